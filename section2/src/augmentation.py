@@ -1,0 +1,78 @@
+"""Random geometry and intensity for whole batches of volumes, all with torch's own sampler and random numbers."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+ROTATION = math.radians(15)  # about each axis, at most
+SCALE = 0.15  # each axis, at most
+SHIFT = 3.0  # voxels along each axis, at most
+ELASTIC = 1.2  # standard deviation of the control points' displacement, in voxels
+ELASTIC_SPACING = 12  # voxels between control points
+NOISE = 0.15  # largest standard deviation of added noise; the image's own is 1
+
+
+def uniform(shape: tuple[int, ...], limit: float, device: torch.device) -> Tensor:
+    # Drawn on the CPU whatever the device, so that one saved random state repeats a run.
+    return (torch.rand(shape) * 2 - 1).mul(limit).to(device)
+
+
+def rotations(count: int, device: torch.device) -> Tensor:
+    """[count, 3, 3]: three turns of up to ROTATION about the axes."""
+    matrix = torch.eye(3, device=device).repeat(count, 1, 1)
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        angle = uniform((count,), ROTATION, device)
+        turn = torch.eye(3, device=device).repeat(count, 1, 1)
+        turn[:, i, i] = turn[:, j, j] = angle.cos()
+        turn[:, i, j], turn[:, j, i] = -angle.sin(), angle.sin()
+        matrix = matrix @ turn
+    return matrix
+
+
+def elastic_field(count: int, sizes: torch.Size, device: torch.device) -> Tensor:
+    """[count, X, Y, Z, 3]: a smooth displacement in voxels, control points interpolated linearly."""
+    points = [max(2, size // ELASTIC_SPACING + 1) for size in sizes]
+    coarse = torch.randn((count, 3, *points)).mul(ELASTIC).to(device)
+    return functional.interpolate(coarse, size=sizes, mode="trilinear", align_corners=True).permute(0, 2, 3, 4, 1)
+
+
+def random_geometry(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The same random rotation, scaling, shift and elastic deformation for image and labels.
+
+    images [N, X, Y, Z] float, labels [N, X, Y, Z] uint8 with 0, 1, 2; what comes from outside is 0 in both.
+    No flips: the set has one handedness, and the orientation is information.
+    """
+    count, *sizes = images.shape
+    device = images.device
+    half = (torch.tensor(sizes, device=device) - 1) / 2
+    axes = [torch.arange(size, device=device) - (size - 1) / 2 for size in sizes]
+    voxels = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
+    matrix = rotations(count, device) * (1 + uniform((count, 1, 3), SCALE, device))
+    where = torch.einsum("xyzj,nij->nxyzi", voxels, matrix) + uniform((count, 1, 1, 1, 3), SHIFT, device)
+    grid = ((where + elastic_field(count, images.shape[1:], device)) / half).flip(-1)
+    # The structures go through the same linear interpolation as the image: smoother borders than nearest voxels.
+    stack = torch.stack([images, (labels == 1).to(images.dtype), (labels == 2).to(images.dtype)], dim=1)
+    image, anterior, posterior = functional.grid_sample(stack, grid, align_corners=True).unbind(dim=1)
+    structure = torch.where(posterior > anterior, 2, 1)
+    return image, torch.where(anterior + posterior > 0.5, structure, 0).to(torch.uint8)
+
+
+def random_intensity(images: Tensor) -> Tensor:
+    """Random gamma, contrast, brightness and noise; images [N, X, Y, Z] of mean 0 and standard deviation 1."""
+    count = images.shape[0]
+    one = (count, 1, 1, 1)
+    low, high = images.amin(dim=(1, 2, 3), keepdim=True), images.amax(dim=(1, 2, 3), keepdim=True)
+    gamma = uniform(one, 0.4, images.device).exp()
+    unit = (images - low) / (high - low + 1e-6)
+    images = unit.pow(gamma) * (high - low) + low
+    images = images * (1 + uniform(one, 0.2, images.device)) + uniform(one, 0.2, images.device)
+    noise = torch.randn(images.shape).to(images.device)
+    return images + noise * uniform(one, NOISE, images.device)
+
+
+def augment(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Geometry and intensity, for images and labels [N, X, Y, Z]; new tensors of the same shape."""
+    images, labels = random_geometry(images, labels)
+    return random_intensity(images), labels

@@ -1,0 +1,103 @@
+"""Every setting of a training run, with the reason beside its value."""
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+
+
+def setting(default, reason: str):
+    """A field whose reason is also its help text on the command line."""
+    return dataclasses.field(default=default, metadata={"help": reason})
+
+
+@dataclasses.dataclass
+class Config:
+    """Settings of one run; each is also a command-line option, all are saved in the run's folder as config.json."""
+
+    # network
+    dims: int = setting(2, "2: slices with their neighbours as channels; 3: whole volumes")
+    context: int = setting(
+        5, "neighbouring coronal slices seen at once (odd); more shows the third dimension at no cost"
+    )
+    filters: int = setting(16, "channels of the first level, doubled at each; 64 is the classic 31 M parameter network")
+    depth: int = setting(4, "poolings; 4 let the bottom see the whole crop")
+    kernel_size: int = setting(3, "of all convolutions")
+    norm: str = setting("batch", "batch, instance or none")
+
+    # training
+    epochs: int = setting(24, "per-structure Dice gains little after that")
+    batch_size: int = setting(64, "slices a step (with dims 3: volumes; 2 is a good number)")
+    learning_rate: float = setting(2e-3, "peak of a one-cycle schedule, AdamW")
+    weight_decay: float = setting(1e-4, "small: augmentation does most of the regularising")
+    ema_decay: float = setting(0.99, "the model kept is the moving average of the weights; smooths the last steps")
+    dice_weight: float = setting(1.0, "loss = cross entropy + this times soft Dice; 0 leaves cross entropy alone")
+    augment: bool = setting(True, "rotation, scale, shift, elastic, gamma, contrast, noise")
+    amp: bool = setting(True, "mixed precision: float16 on CUDA, bfloat16 on CPUs that compute in it")
+    device: str = setting("auto", "auto, cpu or cuda")
+    seed: int = setting(0, "of the split, the weights and the augmentation")
+
+    # data
+    test_share: float = setting(0.2, "of the persons, held out for the test")
+    validation_share: float = setting(0.1, "of the persons, to choose the epoch; 0 keeps the last one")
+    folds: int = setting(
+        0, "cross-validation by person with so many folds, then a model trained on everybody; 0: one split"
+    )
+    name: str = setting("hippovolume", "of the model, in its card")
+    version: str = setting("1.0.0", "of the model, in its card")
+
+    def __post_init__(self):
+        """Raises ValueError, naming the field, where a value makes no sense."""
+        allowed = {
+            "dims": self.dims in (2, 3),
+            "context": self.context > 0 and self.context % 2 == 1,
+            "filters": self.filters > 0,
+            "depth": self.depth > 0,
+            "kernel_size": self.kernel_size > 0 and self.kernel_size % 2 == 1,
+            "norm": self.norm in ("batch", "instance", "none"),
+            "epochs": self.epochs > 0,
+            "batch_size": self.batch_size > 0,
+            "learning_rate": self.learning_rate > 0,
+            "ema_decay": 0 <= self.ema_decay < 1,
+            "device": self.device in ("auto", "cpu", "cuda"),
+            "test_share": 0 <= self.test_share < 1,
+            "folds": self.folds == 0 or self.folds >= 2,
+            "validation_share": 0 <= self.validation_share < 1 - self.test_share,
+        }
+        for name, ok in allowed.items():
+            if not ok:
+                raise ValueError(f"setting {name} cannot be {getattr(self, name)!r}")
+
+    def save(self, path: Path) -> None:
+        path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path: Path, **changes) -> "Config":
+        """Reads a JSON file of settings; those it lacks keep their default, `changes` win over both.
+
+        Raises ValueError where the file is no JSON object or names a setting that does not exist.
+        """
+        try:
+            values = json.loads(path.read_text())
+            return cls(**{**values, **changes})
+        except (TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is not a file of settings: {error}") from error
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """One option for each setting; what is not given stays out of the namespace."""
+    for field in dataclasses.fields(Config):
+        kind = {"action": argparse.BooleanOptionalAction} if field.type is bool else {"type": field.type}
+        parser.add_argument(
+            f"--{field.name.replace('_', '-')}",
+            default=argparse.SUPPRESS,
+            help=f"{field.metadata['help']} (default: {field.default})",
+            **kind,
+        )
+
+
+def config_from(args: argparse.Namespace, file: Path | None) -> Config:
+    """Defaults, changed by the file if there is one, changed by the options that were given."""
+    names = {field.name for field in dataclasses.fields(Config)}
+    given = {name: value for name, value in vars(args).items() if name in names}
+    return Config.load(file, **given) if file else Config(**given)

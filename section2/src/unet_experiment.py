@@ -1,0 +1,213 @@
+"""Training and testing of one network on one split, in one folder that survives interruption."""
+
+import csv
+import math
+import time
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from config import Config
+from figures import case_strip
+from hippocampus_data import Case, SlicesDataset, Split
+from model_export import ExportedModel
+from volume_segmenter import VolumeSegmenter
+from volume_stats import Dice3d, score_volume
+
+PICTURED = 3  # cases followed in TensorBoard, the same at each epoch
+
+
+def choose_device(name: str) -> torch.device:
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+
+
+def mixed_precision(device: torch.device, wanted: bool) -> AbstractContextManager:
+    """The autocast context of a step: float16 on CUDA, bfloat16 on CPUs with instructions for it, else none."""
+    if device.type == "cuda":
+        return torch.autocast("cuda", torch.float16, enabled=wanted)
+    has = torch.cpu.get_capabilities()
+    fast = has.get("avx512_bf16") or has.get("amx_bf16")
+    return torch.autocast("cpu", torch.bfloat16, enabled=bool(wanted and fast))
+
+
+def segmentation_loss(scores: Tensor, labels: Tensor, dice_weight: float) -> Tensor:
+    """Cross entropy plus `dice_weight` times (1 - soft Dice of each structure over the batch).
+
+    scores [B, 3, *S] before softmax, labels [B, *S] int64.
+    """
+    scores = scores.float()
+    loss = functional.cross_entropy(scores, labels)
+    if dice_weight:
+        found = scores.softmax(dim=1).movedim(1, 0)[1:].flatten(1)
+        true = torch.stack([labels == 1, labels == 2]).flatten(1).to(found.dtype)
+        dice = (2 * (found * true).sum(1) + 1) / (found.sum(1) + true.sum(1) + 1)
+        loss = loss + dice_weight * (1 - dice.mean())
+    return loss
+
+
+class UNetExperiment:
+    """One run: trains on `split.train`, keeps the epoch that is best on `split.validation`, tests on `split.test`.
+
+    Its folder holds `last.pt` (everything needed to continue), `best.pt` (weights of the epoch kept), `history.csv` and
+    the TensorBoard events. Where `last.pt` is there already, training goes on from it.
+    """
+
+    def __init__(self, config: Config, cases: list[Case], split: Split, folder: Path):
+        self.config, self.folder = config, folder
+        by_name = {case.name: case for case in cases}
+        self.train_cases, self.validation_cases, self.test_cases = (
+            [by_name[name] for name in names] for names in (split.train, split.validation, split.test)
+        )
+        torch.manual_seed(config.seed)
+        self.device = choose_device(config.device)
+        self.segmenter = VolumeSegmenter(config).to(self.device)
+        if config.dims == 2:
+            self.segmenter.to(memory_format=torch.channels_last)
+        average = get_ema_multi_avg_fn(config.ema_decay)
+        self.averaged = AveragedModel(self.segmenter, multi_avg_fn=average, use_buffers=True)
+        self.history: list[dict] = []
+
+    def prepare(self) -> None:
+        """Makes the training slices, the optimizer and its schedule, and continues from `last.pt` if there is one."""
+        config = self.config
+        self.slices = SlicesDataset(self.train_cases, config.dims, config.context, self.segmenter.multiple, self.device)
+        self.batches = DataLoader(self.slices, config.batch_size, shuffle=True, collate_fn=lambda batch: batch)
+        self.optimizer = torch.optim.AdamW(
+            self.segmenter.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimizer, config.learning_rate, total_steps=config.epochs * len(self.batches), pct_start=0.1
+        )
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.amp and self.device.type == "cuda")
+        if (self.folder / "last.pt").exists():
+            self.load_last()
+
+    def train(self) -> None:
+        """Runs the epochs that are still to do; each ends with validation, TensorBoard and both checkpoints."""
+        self.prepare()
+        done = len(self.history)
+        with SummaryWriter(self.folder / "tensorboard", purge_step=done) as board:
+            for epoch in range(done, self.config.epochs):
+                started = time.perf_counter()
+                loss = self.train_epoch(epoch)
+                row = {"epoch": epoch, "learning_rate": self.schedule.get_last_lr()[0], "train_loss": loss}
+                row |= self.validate(epoch, board) | {"seconds": round(time.perf_counter() - started, 2)}
+                self.history.append(row)
+                self.log(row, board)
+                self.save()
+
+    def train_epoch(self, epoch: int) -> float:
+        """One pass over all slices, freshly augmented; returns the mean loss."""
+        self.segmenter.train()
+        if self.config.augment:
+            self.slices.augment()
+        total = 0.0
+        with tqdm(self.batches, f"epoch {epoch + 1}/{self.config.epochs}", disable=None, leave=False) as bar:
+            for inputs, labels in bar:
+                with mixed_precision(self.device, self.config.amp):
+                    scores = self.segmenter.network(inputs)
+                loss = segmentation_loss(scores, labels, self.config.dice_weight)
+                self.step(loss)
+                total += loss.detach()
+                bar.set_postfix(loss=f"{loss.item():.3f}") if not bar.disable else None
+        return float(total) / len(self.batches)
+
+    def step(self, loss: Tensor) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(self.segmenter.parameters(), 5.0)  # one bad batch shall not undo an epoch
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.schedule.step()
+        self.averaged.update_parameters(self.segmenter)
+
+    @torch.no_grad()
+    def validate(self, epoch: int, board: SummaryWriter) -> dict[str, float]:
+        """Loss and Dice of the averaged model on whole volumes; empty without validation cases."""
+        model = self.averaged.module.eval()
+        losses, anterior, posterior = [], [], []
+        for n, case in enumerate(self.validation_cases):
+            probabilities = model(torch.from_numpy(case.image).to(self.device)).cpu()
+            true = torch.from_numpy(case.labels).long()
+            losses.append(functional.nll_loss(probabilities.clamp_min(1e-6).log()[None], true[None]).item())
+            found = probabilities.argmax(dim=0).numpy()
+            anterior.append(Dice3d(found == 1, case.labels == 1))
+            posterior.append(Dice3d(found == 2, case.labels == 2))
+            if n < PICTURED:
+                strip = case_strip(case.image, case.labels, probabilities.numpy())
+                board.add_image(f"validation/{case.name}", strip, epoch, dataformats="HWC")
+        if not self.validation_cases:
+            return {}
+        dice = {"dice_anterior": float(np.mean(anterior)), "dice_posterior": float(np.mean(posterior))}
+        return {"validation_loss": float(np.mean(losses)), **dice, "dice": float(np.mean(list(dice.values())))}
+
+    def log(self, row: dict, board: SummaryWriter) -> None:
+        for key, value in row.items():
+            if key != "epoch":
+                board.add_scalar(key.replace("_", "/", 1), value, row["epoch"])
+        told = ", ".join(f"{key} {value:.4f}" for key, value in row.items() if key.startswith(("train", "val", "dice")))
+        print(f"epoch {row['epoch'] + 1}/{self.config.epochs}: {told}, {row['seconds']:.0f} s", flush=True)
+
+    def save(self) -> None:
+        """`best.pt` if this epoch is the best yet (without validation: in any case), `last.pt` and `history.csv`."""
+        if self.best_epoch() == len(self.history) - 1:
+            self.write(self.averaged.module.state_dict(), "best.pt")
+        state = {name: getattr(self, name).state_dict() for name in self.stateful()}
+        random = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            random["cuda"] = torch.cuda.get_rng_state()
+        self.write({**state, "history": self.history, "random": random}, "last.pt")
+        with (self.folder / "history.csv").open("w", newline="") as file:
+            table = csv.DictWriter(file, self.history[0])
+            table.writeheader()
+            table.writerows(self.history)
+
+    def best_epoch(self) -> int:
+        """Index of the epoch with the best validation Dice; the last one where nothing was validated."""
+        scores = [row.get("dice", math.inf) for row in self.history]
+        return max(range(len(scores)), key=lambda n: (scores[n], n))
+
+    def seconds(self) -> float:
+        """Wall time of all epochs."""
+        return round(sum(row["seconds"] for row in self.history), 1)
+
+    @staticmethod
+    def stateful() -> tuple[str, ...]:
+        return "segmenter", "averaged", "optimizer", "schedule", "scaler"
+
+    def load_last(self) -> None:
+        state = torch.load(self.folder / "last.pt", map_location=self.device, weights_only=True)
+        for name in self.stateful():
+            getattr(self, name).load_state_dict(state[name])
+        self.history = state["history"]
+        torch.set_rng_state(state["random"]["cpu"].cpu())
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["random"]["cuda"].cpu())
+
+    def write(self, state: dict, name: str) -> None:
+        # Through another name, so that a kill in the middle leaves the checkpoint of the epoch before.
+        torch.save(state, self.folder / f"{name}.new")
+        (self.folder / f"{name}.new").replace(self.folder / name)
+
+    def best_segmenter(self) -> VolumeSegmenter:
+        """The model of the best epoch, as `best.pt` has it."""
+        segmenter = VolumeSegmenter(self.config)
+        segmenter.load_state_dict(torch.load(self.folder / "best.pt", map_location="cpu", weights_only=True))
+        return segmenter.eval()
+
+    def run_test(self, model: ExportedModel) -> tuple[list[dict], list[np.ndarray]]:
+        """Scores of the held-out cases by the exported file itself, and its probabilities [3, X, Y, Z]."""
+        scores, probabilities = [], []
+        for case in tqdm(self.test_cases, "test", disable=None, leave=False):
+            probabilities.append(model(case.image))
+            scores.append(score_volume(case.name, probabilities[-1].argmax(axis=0), case.labels))
+        return scores, probabilities

@@ -1,0 +1,69 @@
+"""From a raw volume to probabilities: all that stands between an MRI crop and the network, in one exportable module."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from config import Config
+from recursive_unet import UNet
+
+CLIPPED = 200  # one voxel in 200 is clipped at either end: 0.5 % and 99.5 %
+
+
+def normalise(volume: Tensor) -> Tensor:
+    """Clips to the 0.5 and 99.5 percentile, then shifts and scales to mean 0 and standard deviation 1.
+
+    Volumes come with maxima from 100 to a million, so only each one's own statistics can be used. 0 then means
+    "average tissue", which is also what the volume is padded with.
+    Any shape, any scale; a constant volume becomes all zeros.
+    """
+    values = volume.flatten()
+    tail = values.shape[0] // CLIPPED + 1
+    low = values.topk(tail, largest=False).values[-1]
+    high = values.topk(tail).values[-1]
+    clipped = volume.clamp(low, high)
+    centred = clipped - clipped.mean()
+    return centred / (centred.square().mean().sqrt() + 1e-6 * (high.abs() + 1e-6))
+
+
+def coronal_slices(volume: Tensor, context: int) -> Tensor:
+    """[X, Y, Z] -> [Y, context, X, Z]: each coronal slice with its neighbours as channels, zeros beyond the ends."""
+    count = volume.shape[1]
+    padded = functional.pad(volume, (0, 0, context // 2, context // 2))
+    return torch.stack([padded[:, k : k + count] for k in range(context)]).permute(2, 0, 1, 3)
+
+
+class VolumeSegmenter(nn.Module):
+    """The volume contract: raw volume [X, Y, Z] (RAS, 1 mm, any size, any scale) -> probabilities [3, X, Y, Z].
+
+    The module that is trained is the one that is tested and exported.
+    """
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.dims = config.dims
+        self.context = config.context
+        self.multiple = 2**config.depth
+        self.network = UNet(
+            in_channels=config.context if config.dims == 2 else 1,
+            filters=config.filters,
+            depth=config.depth,
+            dims=config.dims,
+            kernel_size=config.kernel_size,
+            norm=config.norm,
+        )
+
+    def forward(self, volume: Tensor) -> Tensor:
+        x, y, z = volume.shape
+        if self.dims == 2:
+            inputs = self.pad(coronal_slices(normalise(volume), self.context))
+            probabilities = self.network(inputs).softmax(dim=1).permute(1, 2, 0, 3)
+        else:
+            inputs = self.pad(normalise(volume)[None, None])
+            probabilities = self.network(inputs).softmax(dim=1)[0]
+        return probabilities[:, :x, :y, :z]
+
+    def pad(self, inputs: Tensor) -> Tensor:
+        """Zeros at the far end of each of the last `dims` axes, up to what the poolings can halve."""
+        sizes = inputs.shape[-self.dims :]
+        return functional.pad(inputs, [n for size in reversed(sizes) for n in (0, -size % self.multiple)])
