@@ -1,0 +1,269 @@
+"""A series to the volume the model takes, and the model's answer back to the grid of the series.
+
+Patient coordinates are those of NIfTI here: RAS+, millimetres. DICOM's own are LPS+; only `_stacked` sees those.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise, permutations
+
+import numpy as np
+import pydicom
+
+from dicom_series import DICOM_ERRORS, Instance, Series
+from refusal import Refusal
+
+# Coordinates come as decimal text that scanners round: a step may differ from the median step by this fraction ...
+STEP_TOLERANCE = 0.02
+# ... pixel spacings from each other by this fraction, direction cosines by this much.
+SPACING_TOLERANCE = 0.001
+COSINE_TOLERANCE = 0.001
+# A step from here on, in median steps, leaves room for another slice.
+GAP = 1.5
+# mm: finer or coarser voxels are not resampled faithfully to the model's grid.
+SPACING_LIMITS = (0.4, 2.0)
+# Voxels so near to the model's grid go in as they are: half a percent of 50 mm is a quarter of a voxel.
+MODEL_SPACING_TOLERANCE = 0.005
+# sin(1 degree): training crops vary by more, and resampling would blur.
+OBLIQUE_TOLERANCE = 0.0175
+
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+@dataclass(frozen=True)
+class SourceVolume:
+    """A series as one array on its own grid, axes reordered so that they run most nearly right, anterior, superior.
+
+    voxels: [X, Y, Z] float32, after rescale. spacing: (x, y, z) in mm. affine: [4, 4], voxel index to patient
+    coordinates (RAS+, mm). instances: one a slice, sorted by position along the slices' normal.
+    """
+
+    voxels: np.ndarray
+    spacing: tuple[float, float, float]
+    affine: np.ndarray
+    instances: list[Instance]
+
+
+def load_dicom_volume_as_numpy_from_list(series: Series) -> SourceVolume:
+    """Build the volume of a single-frame series from its slices' positions and orientations, never from their numbers.
+
+    Raises Refusal: too-few-slices, geometry-*, unreadable-pixels.
+    """
+    slices = _checked_slices(series)
+    voxels, affine = _stacked(slices)
+    voxels, affine = _in_ras_order(voxels, affine)
+    spacing = tuple(float(length) for length in np.linalg.norm(affine[:3, :3], axis=0))
+    lowest, highest = SPACING_LIMITS
+    if min(spacing) < lowest * (1 - STEP_TOLERANCE) or max(spacing) > highest * (1 + STEP_TOLERANCE):
+        found = " x ".join(f"{length:.3g}" for length in spacing)
+        raise Refusal("geometry-spacing", f"voxels of {found} mm, expected {lowest} to {highest} mm")
+    return SourceVolume(voxels, spacing, affine, [one.instance for one in slices])
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """The geometry of one instance in DICOM's patient coordinates (LPS+, mm)."""
+
+    instance: Instance
+    position: np.ndarray
+    along_row: np.ndarray
+    along_column: np.ndarray
+    pixel_spacing: np.ndarray  # between rows, between columns
+
+    @property
+    def name(self) -> str:
+        return self.instance.path.name
+
+
+def _checked_slices(series: Series) -> list[_Slice]:
+    """The slices of the series sorted along their normal, known to make an even grid."""
+    if len(series.instances) < 2:
+        raise Refusal("too-few-slices", f"series {series.uid} has one slice, expected a volume")
+    slices = [_slice(instance) for instance in series.instances]
+    _require_alike(slices)
+    normal = np.cross(slices[0].along_row, slices[0].along_column)
+    slices.sort(key=lambda one: float(one.position @ normal))
+    _require_even_steps(slices, normal)
+    return slices
+
+
+def _slice(instance: Instance) -> _Slice:
+    position = _numbers(instance, "ImagePositionPatient", 3)
+    orientation = _numbers(instance, "ImageOrientationPatient", 6).reshape(2, 3)
+    pixel_spacing = _numbers(instance, "PixelSpacing", 2)
+    if not np.allclose(orientation @ orientation.T, np.eye(2), atol=10 * COSINE_TOLERANCE):
+        _refuse_attribute(instance, "ImageOrientationPatient", "two perpendicular directions of length 1")
+    if pixel_spacing.min() <= 0:
+        _refuse_attribute(instance, "PixelSpacing", "two lengths above 0 mm")
+    along_row, along_column = orientation / np.linalg.norm(orientation, axis=1, keepdims=True)
+    return _Slice(instance, position, along_row, along_column, pixel_spacing)
+
+
+def _numbers(instance: Instance, keyword: str, count: int) -> np.ndarray:
+    try:
+        values = np.array(instance.header[keyword].value, dtype=np.float64)
+    except DICOM_ERRORS:
+        values = np.empty(0)
+    if values.shape != (count,) or not np.isfinite(values).all():
+        _refuse_attribute(instance, keyword, f"{count} numbers")
+    return values
+
+
+def _refuse_attribute(instance: Instance, keyword: str, expected: str) -> None:
+    found = instance.text(keyword)[:80] or "absent"
+    raise Refusal("geometry-missing", f"{keyword} of {instance.path.name} is {found}, expected {expected}")
+
+
+def _require_alike(slices: list[_Slice]) -> None:
+    first = slices[0]
+    for one in slices[1:]:
+        for code, keyword, differs in (
+            ("geometry-mixed-size", "Rows", _texts_differ("Rows", first, one)),
+            ("geometry-mixed-size", "Columns", _texts_differ("Columns", first, one)),
+            ("geometry-mixed-frame", "FrameOfReferenceUID", _texts_differ("FrameOfReferenceUID", first, one)),
+            (
+                "geometry-mixed-spacing",
+                "PixelSpacing",
+                not np.allclose(first.pixel_spacing, one.pixel_spacing, rtol=SPACING_TOLERANCE, atol=0),
+            ),
+            (
+                "geometry-mixed-orientation",
+                "ImageOrientationPatient",
+                not np.allclose(
+                    [first.along_row, first.along_column], [one.along_row, one.along_column], atol=COSINE_TOLERANCE
+                ),
+            ),
+        ):
+            if differs:
+                values = [f"{each.instance.text(keyword)} in {each.name}" for each in (first, one)]
+                raise Refusal(code, f"{keyword} is {' but '.join(values)}; expected one value for all slices")
+
+
+def _texts_differ(keyword: str, first: _Slice, second: _Slice) -> bool:
+    return first.instance.text(keyword) != second.instance.text(keyword)
+
+
+def _require_even_steps(slices: list[_Slice], normal: np.ndarray) -> None:
+    """Refuse duplicates, gaps, uneven steps and tilt, measured by the median step (the lower one: a gap stands out)."""
+    moves = np.array([after.position - before.position for before, after in pairwise(slices)])
+    steps = moves @ normal
+    shifts = np.linalg.norm(moves - np.outer(steps, normal), axis=1)
+    median = float(np.quantile(steps, 0.5, method="lower"))
+    for (before, after), step, shift in zip(pairwise(slices), steps, shifts, strict=True):
+        where = f"from {before.name} to {after.name}"
+        usual = f"the usual step is {median:.4g} mm"
+        if step <= STEP_TOLERANCE * median:
+            at = f"{step:.4g} mm {where}"
+            raise Refusal("geometry-duplicate-position", f"two slices at one position: {at}; {usual}")
+        if step >= GAP * median:
+            raise Refusal("geometry-gap", f"a slice is missing: {step:.4g} mm {where}; {usual}")
+        if abs(step - median) > STEP_TOLERANCE * median:
+            raise Refusal("geometry-uneven", f"uneven steps: {step:.4g} mm {where}; {usual}")
+        if shift > STEP_TOLERANCE * median:
+            raise Refusal("geometry-gantry-tilt", f"slices are shifted in their plane: {shift:.4g} mm {where}; {usual}")
+
+
+def _stacked(slices: list[_Slice]) -> tuple[np.ndarray, np.ndarray]:
+    """Voxels [columns, rows, slices] float32 and their affine [4, 4] to RAS+ (PS3.3, equation C.7.6.2.1-1)."""
+    voxels = np.stack([_pixels(one.instance).T for one in slices], axis=-1)
+    if slices[0].instance.text("PhotometricInterpretation") == "MONOCHROME1":  # the lowest value is the brightest
+        voxels = voxels.max() - voxels
+    first, last = slices[0], slices[-1]
+    affine = np.eye(4)
+    affine[:3, 0] = first.along_row * first.pixel_spacing[1]
+    affine[:3, 1] = first.along_column * first.pixel_spacing[0]
+    affine[:3, 2] = (last.position - first.position) / (len(slices) - 1)
+    affine[:3, 3] = first.position
+    return voxels, _LPS_TO_RAS @ affine
+
+
+def _pixels(instance: Instance) -> np.ndarray:
+    """The pixels [rows, columns] float32 of one slice, after its rescale slope and intercept."""
+    name = instance.path.name
+    try:
+        dataset = pydicom.dcmread(instance.path)
+        stored = dataset.pixel_array
+        slope = float(dataset.get("RescaleSlope") or 1)
+        intercept = float(dataset.get("RescaleIntercept") or 0)
+    except DICOM_ERRORS as error:
+        cause = " ".join(str(error).split())[:200]
+        raise Refusal("unreadable-pixels", f"the pixels of {name} cannot be decoded: {cause}") from error
+    if stored.shape != (dataset.Rows, dataset.Columns):
+        raise Refusal("unreadable-pixels", f"the pixels of {name} have shape {stored.shape}, expected one grey image")
+    pixels = stored.astype(np.float32) * slope + intercept
+    if not np.isfinite(pixels).all():
+        raise Refusal("unreadable-pixels", f"{name} has pixels that are no finite numbers")
+    return pixels
+
+
+def _in_ras_order(voxels: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Permute and flip the axes, values untouched, so that each runs most nearly along its own patient axis."""
+    directions = np.abs(affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0))
+    order = max(permutations(range(3)), key=lambda axes: sum(directions[row, axis] for row, axis in enumerate(axes)))
+    voxels = voxels.transpose(order)
+    affine = affine[:, [*order, 3]]
+    for axis in range(3):
+        if affine[axis, axis] < 0:
+            voxels = np.flip(voxels, axis)
+            affine[:3, 3] += (voxels.shape[axis] - 1) * affine[:3, axis]
+            affine[:3, axis] *= -1
+    return np.ascontiguousarray(voxels), affine
+
+
+def to_model_grid(source: SourceVolume) -> np.ndarray:
+    """The volume [X, Y, Z] float32 on the model's grid: RAS, 1 mm, over the same field of view.
+
+    The source's own voxels where its grid is that already, else cubic interpolation; finer sources are smoothed first
+    (sigma as in scikit-image's anti-aliasing). Beyond an oblique field of view the nearest voxels are repeated.
+    """
+    if _is_model_grid(source):
+        return source.voxels
+    from scipy import ndimage  # here, since most series never need it and its import takes longer than the model
+
+    sigma = [max(0.0, (1 / length - 1) / 2) for length in source.spacing]
+    smooth = ndimage.gaussian_filter(source.voxels, sigma, mode="nearest")
+    affine, shape = _model_grid(source)
+    to_source = np.linalg.inv(source.affine) @ affine
+    return ndimage.affine_transform(smooth, to_source, output_shape=shape, order=3, mode="nearest")
+
+
+def to_source_grid(probabilities: np.ndarray, source: SourceVolume) -> np.ndarray:
+    """Labels [X, Y, Z] uint8 on the source's grid from probabilities [C, X, Y, Z] on the model's.
+
+    The probabilities are interpolated, not the labels: a border keeps its place between voxels.
+    """
+    if not _is_model_grid(source):
+        from scipy import ndimage
+
+        affine, _ = _model_grid(source)
+        to_model = np.linalg.inv(affine) @ source.affine
+        probabilities = np.stack(
+            [
+                ndimage.affine_transform(one, to_model, output_shape=source.voxels.shape, order=1, mode="nearest")
+                for one in probabilities
+            ]
+        )
+    return probabilities.argmax(axis=0).astype(np.uint8)
+
+
+def _is_model_grid(source: SourceVolume) -> bool:
+    directions = source.affine[:3, :3] / source.spacing
+    return np.allclose(source.spacing, 1, rtol=0, atol=MODEL_SPACING_TOLERANCE) and np.allclose(
+        directions, np.eye(3), atol=OBLIQUE_TOLERANCE
+    )
+
+
+def _model_grid(source: SourceVolume) -> tuple[np.ndarray, tuple[int, int, int]]:
+    """Affine and shape of the 1 mm RAS grid around the source's field of view, both centred at the same point."""
+    extent = np.abs(source.affine[:3, :3]) @ source.voxels.shape
+    shape = np.maximum(np.round(extent), 1).astype(int)
+    centre = source.affine @ [*(np.array(source.voxels.shape) - 1) / 2, 1]
+    affine = np.eye(4)
+    affine[:3, 3] = centre[:3] - (shape - 1) / 2
+    return affine, tuple(shape.tolist())
+
+
+def get_predicted_volumes(labels: np.ndarray, spacing: tuple[float, float, float]) -> dict[str, float]:
+    """Volumes in mm3 of `anterior`, `posterior` and `total` from labels [X, Y, Z] (1 anterior, 2 posterior)."""
+    voxel = float(np.prod(spacing))
+    anterior, posterior = (int((labels == label).sum()) * voxel for label in (1, 2))
+    return {"anterior": anterior, "posterior": posterior, "total": anterior + posterior}

@@ -1,0 +1,294 @@
+"""Measure the hippocampus in one DICOM study.
+
+    python inference_dcm.py STUDY [--output-dir DIR] [--send-to-orthanc]
+
+STUDY is a folder with the study's DICOM files in it or below it. Without --output-dir the results go to
+section3/out/<StudyInstanceUID>/: report.dcm and report.png (the page) and result.json (everything that was found).
+
+Exit code 0: done. 1: refused or failed, with one line on stderr that ends in a stable code in brackets (the table is
+in refusal.py); result.json says the same. 2: usage. A page that cannot be sent is a warning: it stays where it is.
+Research use only.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from pydicom.dataset import Dataset
+
+from archive import SendOutcome, send_to_archive
+from dicom_results import save_report_as_dcm
+from dicom_series import Series, consider_series, get_series_for_inference, is_uid, list_files, read_study
+from dicom_volume import (
+    SourceVolume,
+    get_predicted_volumes,
+    load_dicom_volume_as_numpy_from_list,
+    to_model_grid,
+    to_source_grid,
+)
+from refusal import Refusal
+from report import create_report
+from unet_inference_agent import UNetInferenceAgent
+
+SECTION = Path(__file__).resolve().parents[1]
+DEFAULT_MODEL = SECTION / "model" / "model.onnx"
+DEFAULT_OUTPUT = SECTION / "out"
+
+PAGE_DICOM, PAGE_PICTURE, RESULT = "report.dcm", "report.png", "result.json"
+UNFINISHED = ".unfinished-"
+
+
+@dataclass
+class StudyResult:
+    """What became of one study; the content of result.json."""
+
+    status: str = "success"  # or "refused": the input gets no number; or "failed": the program could not do its work
+    code: str | None = None
+    reason: str | None = None
+    study_instance_uid: str | None = None
+    series_instance_uid: str | None = None
+    volumes_mm3: dict[str, float] | None = None
+    model: dict[str, str] | None = None
+    quality: list[dict] = field(default_factory=list)
+    files: dict[str, int] | None = None
+    series_considered: list[dict] = field(default_factory=list)
+    output_dir: str | None = None
+    outputs: list[dict] = field(default_factory=list)
+    sent: bool | None = None  # None: nobody asked
+    send_detail: str | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def stop(self, status: str, code: str, reason: str) -> None:
+        """Turn the result into one without a number."""
+        self.status, self.code, self.reason = status, code, reason
+        self.volumes_mm3, self.outputs = None, []
+
+    @contextmanager
+    def timed(self, step: str) -> Iterator[None]:
+        """Note the seconds that the block takes, also when it is left by an exception."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[step] = round(time.perf_counter() - start, 3)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What the page is made of; labels [X, Y, Z] lie on the grid of the source."""
+
+    header: Dataset
+    series: Series
+    source: SourceVolume
+    labels: np.ndarray
+
+
+def process_single_study(
+    files: list[Path],
+    agent: UNetInferenceAgent,
+    output_dir: Path | None = None,
+    series_uid: str | None = None,
+    send: Callable[[list[Path]], SendOutcome] | None = None,
+) -> StudyResult:
+    """From the files of one study to the page and result.json in `output_dir`. What goes wrong is told by the result.
+
+    What an earlier run left in `output_dir` under the same names is replaced, or removed when there is no result now.
+    """
+    result = StudyResult(model=agent.identity)
+    try:
+        measurement = measure_study(files, agent, series_uid, result)
+        folder = _output_folder(result, output_dir)
+        with result.timed("page"):
+            result.outputs = write_page(measurement, result, folder)
+        if send:
+            with result.timed("send"):
+                outcome = send([folder / PAGE_DICOM])
+            result.sent, result.send_detail = outcome.sent, outcome.detail
+    except Refusal as refusal:
+        result.stop("refused", refusal.code, refusal.reason)
+    except OSError as error:
+        result.stop("failed", "cannot-write", f"cannot write the results: {error.strerror}")
+    except Exception as error:  # noqa: BLE001  a fault of ours in one study must not stop the others
+        result.stop("failed", "internal-error", _place_of(error))
+    write_result(result, _output_folder(result, output_dir))
+    return result
+
+
+def _output_folder(result: StudyResult, output_dir: Path | None) -> Path:
+    return output_dir or DEFAULT_OUTPUT / folder_name(result.study_instance_uid)
+
+
+def folder_name(study_uid: str | None) -> str:
+    """The name of a study's output folder: its UID, where that is known and can name one."""
+    return study_uid if study_uid and is_uid(study_uid) else "unidentified"
+
+
+def measure_study(
+    files: list[Path], agent: UNetInferenceAgent, series_uid: str | None, result: StudyResult
+) -> Measurement:
+    """Read, choose, segment and measure; notes in `result` what it learns on the way. Raises Refusal."""
+    with result.timed("read"):
+        study = read_study(files)
+    result.study_instance_uid = study.uid
+    result.files = {"found": study.files, "not_dicom": study.not_dicom, "duplicates": study.duplicates}
+
+    considered = consider_series(study, series_uid)
+    result.series_considered = [
+        {
+            "series_instance_uid": one.series.uid,
+            "description": one.series.description,
+            "modality": one.series.modality,
+            "instances": len(one.series.instances),
+            "accepted": one.accepted,
+            "condition": one.condition,
+            "reason": one.reason,
+        }
+        for one in considered
+    ]
+    series = get_series_for_inference(considered)
+    result.series_instance_uid = series.uid
+
+    with result.timed("volume"):
+        source = load_dicom_volume_as_numpy_from_list(series)
+    with result.timed("model"):
+        labels = to_source_grid(agent.single_volume_inference(to_model_grid(source)), source)
+    volumes = get_predicted_volumes(labels, source.spacing)
+    if not (volumes["anterior"] and volumes["posterior"]):
+        raise Refusal("nothing-found", f"the model finds no hippocampus with both parts in series {series.uid}")
+    result.volumes_mm3 = volumes
+    return Measurement(study.header_for(series), series, source, labels)
+
+
+def write_page(measurement: Measurement, result: StudyResult, folder: Path) -> list[dict]:
+    """Make the page's files beside their place and move them in; return their names and SOP Instance UIDs.
+
+    result.json goes first and comes back last, so that it never stands beside the page of another run.
+    """
+    source = measurement.source
+    page = create_report(
+        source.voxels,
+        measurement.labels,
+        source.spacing,
+        measurement.header,
+        result.volumes_mm3,
+        result.model,
+        measurement.series.description,
+    )
+    headers = [instance.header for instance in source.instances]
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=UNFINISHED) as name:
+        staging = Path(name)
+        page.save(staging / PAGE_PICTURE)
+        uid = save_report_as_dcm(
+            page, measurement.header, staging / PAGE_DICOM, source_instances=headers, model=result.model
+        )
+        (folder / RESULT).unlink(missing_ok=True)
+        for file in (PAGE_DICOM, PAGE_PICTURE):
+            (staging / file).replace(folder / file)
+    return [{"file": PAGE_DICOM, "sop_instance_uid": uid}, {"file": PAGE_PICTURE, "sop_instance_uid": None}]
+
+
+def write_result(result: StudyResult, folder: Path) -> None:
+    """Write result.json into `folder`; where there is no number, without the page of an earlier run beside it."""
+    result.output_dir = str(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if result.status != "success":
+            _clear(folder)
+        write_json(folder / RESULT, asdict(result))
+    except OSError as error:
+        result.stop("failed", "cannot-write", f"cannot write to {folder}: {error.strerror}")
+
+
+def _clear(folder: Path) -> None:
+    """Take away what earlier runs left, killed ones too."""
+    for file in (RESULT, PAGE_DICOM, PAGE_PICTURE):
+        (folder / file).unlink(missing_ok=True)
+    for unfinished in folder.glob(f"{UNFINISHED}*"):
+        shutil.rmtree(unfinished)
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Write `content` under a temporary name and move it into place."""
+    temporary = path.with_name(f"{UNFINISHED}{path.name}")
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    temporary.replace(path)
+
+
+def _place_of(error: Exception) -> str:
+    """Where a fault happened. Its message is left out, as it may quote a patient's data."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {Path(frame.filename).name}, line {frame.lineno}"
+
+
+def validate_study_directory(folder: Path) -> list[Path]:
+    """All files in or below `folder`. Raises NotADirectoryError with one line for the user."""
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is no folder; expected one with DICOM files in it or below it")
+    return list_files(folder)
+
+
+def add_common_options(parser: argparse.ArgumentParser) -> None:
+    """The options that one study and many have in common."""
+    parser.add_argument("--output-dir", type=Path, metavar="DIR", help="where the results go")
+    parser.add_argument("--model-path", type=Path, default=DEFAULT_MODEL, metavar="FILE", help="the exported model")
+    parser.add_argument("--send-to-orthanc", action="store_true", help="send the page to the archive (C-STORE)")
+    parser.add_argument("--orthanc-host", default="localhost", metavar="HOST", help="default: %(default)s")
+    parser.add_argument("--orthanc-port", type=int, default=4242, metavar="PORT", help="default: %(default)s")
+    parser.add_argument("--orthanc-aec", default="ORTHANC", metavar="AET", help="default: %(default)s")
+
+
+def sender(args: argparse.Namespace) -> Callable[[list[Path]], SendOutcome] | None:
+    """How to send, as the options say; None where nobody asked for it."""
+    if not args.send_to_orthanc:
+        return None
+    return partial(send_to_archive, host=args.orthanc_host, port=args.orthanc_port, aec=args.orthanc_aec)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Measure the hippocampus in one DICOM study. Research use only.")
+    parser.add_argument("study", type=Path, metavar="STUDY", help="folder with the study's files in it or below it")
+    parser.add_argument("--series", metavar="UID", help="the series to take where several could be the input")
+    add_common_options(parser)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    try:
+        files = validate_study_directory(args.study)
+    except NotADirectoryError as error:
+        print(error, file=sys.stderr)
+        return 2
+    try:
+        agent = UNetInferenceAgent(args.model_path, threads=os.cpu_count() or 1)
+        result = process_single_study(files, agent, args.output_dir, args.series, sender(args))
+    except Refusal as refusal:  # of the model
+        result = StudyResult()
+        result.stop("refused", refusal.code, refusal.reason)
+        write_result(result, _output_folder(result, args.output_dir))
+
+    if result.status != "success":
+        print(Refusal(result.code, result.reason), file=sys.stderr)
+        return 1
+    for structure, volume in result.volumes_mm3.items():
+        print(f"{structure:<10}{volume:8.0f} mm3")
+    print(f"Research use only. Page: {Path(result.output_dir) / PAGE_DICOM}")
+    if result.sent is False:
+        print(f"warning: the page was not sent: {result.send_detail}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,48 @@
+"""The one exception by which section 3 says no.
+
+A refusal is a result: it has a code that stays the same from version to version, for programs, and a reason in one
+line, for people. The reason names files, attributes and UIDs, never a patient.
+
+code                         meaning
+---------------------------  ------------------------------------------------------------------------------------------
+no-dicom                     the folder holds no DICOM image
+unreadable-dicom             a DICOM file is damaged so that its series cannot be told: a slice may be missing
+invalid-uid                  the StudyInstanceUID is not made of digits and dots
+several-studies              the files belong to more than one study
+several-patients             the files of the study name more than one PatientID
+no-hippocrop-series          no series of the study meets the conditions for the input
+several-hippocrop-series     more than one series meets them
+no-such-series               the series that was asked for is not in the study
+too-few-slices               the series has fewer slices than a volume needs
+geometry-missing             an attribute that places a slice in space is absent or unusable
+geometry-mixed-size          slices differ in rows or columns
+geometry-mixed-spacing       slices differ in pixel spacing
+geometry-mixed-orientation   slices differ in orientation
+geometry-mixed-frame         slices differ in frame of reference
+geometry-gantry-tilt         the slices are shifted against each other in their own plane
+geometry-duplicate-position  two slices lie at the same position
+geometry-gap                 a slice is missing between two others
+geometry-uneven              the steps between slices differ
+geometry-spacing             the voxels are smaller or larger than what can be resampled faithfully
+unreadable-pixels            the pixel data of a slice cannot be decoded to one grey value a pixel
+bad-model                    the model file is missing, is no model, or breaks the volume contract
+nothing-found                the model finds no voxel of one of the structures
+cannot-write                 the results cannot be written to the output folder
+worker-died                  the process that worked on the study was killed (batch only)
+internal-error               a fault of this program
+"""
+
+
+class Refusal(Exception):
+    """Input that gets no number, with the reason.
+
+    code: one of the table above; reason: one line, what was found and what was expected.
+    """
+
+    def __init__(self, code: str, reason: str):
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.reason} [{self.code}]"
