@@ -108,6 +108,7 @@ def _derived_from(source_instances: Sequence[Dataset]) -> Dataset:
 def _image_of(page: Image.Image) -> Dataset:
     ds = Dataset()
     ds.PatientOrientation = None  # a page has none
+    ds.Laterality = None  # validators ask for it; the crop does not say
     ds.BurnedInAnnotation = "YES"
     ds.SamplesPerPixel = 3
     ds.PhotometricInterpretation = "RGB"

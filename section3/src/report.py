@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from pydicom import Dataset
-from pydicom.valuerep import PersonName
 from scipy.ndimage import binary_erosion
 
 ANTERIOR, POSTERIOR = 1, 2
@@ -55,8 +54,8 @@ def create_report(
     """Draw the page of one crop, an RGB image of 1400 x 1000 pixels.
 
     `volume` [X, Y, Z] holds raw intensities in RAS, `labels` [X, Y, Z] 0, 1 anterior, 2 posterior on the same grid,
-    `spacing` is in mm. `header` carries the patient and study attributes; what it lacks becomes a dash. `volumes_mm3` has
-    "anterior", "posterior" and "total", `model` "name", "version" and "sha256". Raises ValueError if the grids differ.
+    `spacing` is in mm. `header` carries the patient and study attributes; what it lacks becomes a dash. `volumes_mm3`
+    has "anterior", "posterior" and "total", `model` "name", "version" and "sha256". Raises ValueError if the grids differ.
     """
     if volume.ndim != 3 or volume.shape != labels.shape:
         raise ValueError(f"volume and labels must be one 3D grid, not {volume.shape} and {labels.shape}")
@@ -106,7 +105,7 @@ def zoom_to(plane: np.ndarray, size: tuple[int, int], resample: Image.Resampling
 
 
 def render(view: View, grey: np.ndarray, labels: np.ndarray, size: tuple[int, int]) -> Image.Image:
-    """The picture of a view of `grey` uint8 [X, Y, Z]; each contour is the rim of its structure's voxels in `labels`."""
+    """The picture of a view; `grey` and `labels` are uint8 [X, Y, Z]. A contour is the rim of its structure's voxels."""
     pixels = np.repeat(zoom_to(display_plane(grey, view), size, Image.Resampling.BICUBIC)[..., None], 3, axis=2)
     mask = zoom_to(display_plane(labels, view), size, Image.Resampling.NEAREST)
     for label, colour in COLOURS.items():
@@ -169,8 +168,9 @@ def drawable(text: str) -> str:
 
 def person(name: object) -> str:
     """A DICOM name as people write it: family name, given names."""
-    name = PersonName(str(name or ""))
-    written = name.alphabetic or name.ideographic or name.phonetic
+    written = next(
+        (group for group in str(name or "").split("=") if group.strip("^ ")), ""
+    )  # alphabetic, ideographic, ...
     family, *others = (part.strip() for part in written.split("^"))
     return ", ".join(part for part in (family, " ".join(filter(None, others))) if part)
 
@@ -201,7 +201,7 @@ def wrap(text: str, size: int, width: int) -> list[str]:
 
 
 def fit(text: str, sizes: range, width: int, line_count: int) -> tuple[list[str], int]:
-    """The text at the first of `sizes` that needs no more lines than asked; at the last one, what fits and an ellipsis."""
+    """Lines and size: the first of `sizes` that needs no more lines than asked; at the last one, cut with an ellipsis."""
     for size in sizes:
         lines = wrap(text, size, width)
         if len(lines) <= line_count:
@@ -259,7 +259,7 @@ class Page:
         y = self.field(MARGIN, y, "Patient", name, COLUMN, range(28, 14, -1), lines=2)
         if drawable(name) != name:
             y += 22
-            self.text(MARGIN, y, "Spelled with this page's letters; the DICOM header has the name.", 13, MUTED)
+            self.text(MARGIN, y, "Spelled plainly here; the DICOM header has the name.", 13, MUTED)
         y = self.field(MARGIN, y + 40, "Patient ID", header.get("PatientID"), COLUMN, range(20, 11, -1), lines=2)
         y += 40
         width, sizes = COLUMN - HALF, range(20, 11, -1)
@@ -302,8 +302,8 @@ class Page:
         y = self.field(MARGIN, y, "Series", series_description, COLUMN, sizes)
         voxels, mm = " x ".join(map(str, shape)), " x ".join(f"{s:.3g}" for s in spacing)
         self.text(MARGIN, y + 23, f"{voxels} voxels of {mm} mm", 14, NORMAL)
-        y = self.field(MARGIN, y + 63, "Model", f"{model['name']}, version {model['version']}", COLUMN, sizes, lines=2)
-        self.text(MARGIN, y + 23, f"SHA-256 {model['sha256'][:12]}", 14, NORMAL)
+        y = self.field(MARGIN, y + 63, "Model", model["name"], COLUMN, sizes)
+        self.text(MARGIN, y + 23, drawable(f"version {model['version']}, SHA-256 {model['sha256'][:12]}"), 14, NORMAL)
 
     def footer(self) -> None:
         self.draw.line((MARGIN, FOOTER, SIZE[0] - MARGIN, FOOTER), LINE)
