@@ -2,8 +2,8 @@
 
     python make_atlas.py [--data-root DIR] [--out atlas.npz]
 
-Every image is brought to one intensity scale and laid over the running mean by an affine map; the means of all of them are
-all that is kept, at 8 bits. One round trip over 208 pairs takes about a minute.
+Every image is brought to one intensity scale and laid over the running mean by an affine map. What is kept are means
+over all crops, coarsely quantised, and how much the maps vary. It takes a minute and a half for 208 pairs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,9 +26,9 @@ STEPS = 8  # Gauss-Newton steps a registration
 
 @dataclass
 class Crop:
-    """One labelled crop: channels [3, X, Y, Z] (intensity 0-1, anterior 0/1, posterior 0/1) and where the atlas lies in it."""
+    """One labelled crop, and where the atlas lies in it."""
 
-    channels: np.ndarray
+    channels: np.ndarray  # [3, X, Y, Z]: intensity 0-1, anterior 0 or 1, posterior 0 or 1
     to_voxel: np.ndarray  # [3, 4]: atlas position in mm, from the middle of the grid -> voxel of the crop
 
 
@@ -74,7 +73,7 @@ def align_centroids(crops: list[Crop]) -> None:
 
 
 def match_intensity(image: np.ndarray, target: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """`image` with the mean and standard deviation of `target`; a least-squares fit would fade the mean a little each round."""
+    """`image` rescaled to the mean and standard deviation that `target` has at the same voxels."""
     return (image - image[where].mean()) / image[where].std() * target[where].std() + target[where].mean()
 
 
@@ -108,34 +107,27 @@ def centre_maps(crops: list[Crop]) -> None:
         crop.to_voxel[:, :3] = crop.to_voxel[:, :3] @ undo
 
 
-def aligned(crops: list[Crop], positions: np.ndarray, mean: np.ndarray | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Each crop on the atlas grid: channels [3, N] at the mean's intensity scale, and where the crop reaches, [N]."""
-    for crop in crops:
-        values, inside = sample(crop, positions)
-        if mean is not None:
-            values[0] = match_intensity(values[0], mean[0].ravel(), inside)
-        yield values, inside
-
-
-def average(crops: list[Crop], positions: np.ndarray, mean: np.ndarray | None = None) -> np.ndarray:
+def average(crops: list[Crop], positions: np.ndarray) -> np.ndarray:
     """Mean channels [3, X, Y, Z] over the crops that reach each voxel."""
     total = np.zeros((3, positions.shape[1]))
     count = np.zeros(positions.shape[1])
-    for values, inside in aligned(crops, positions, mean):
+    for crop in crops:
+        values, inside = sample(crop, positions)
         total += values * inside
         count += inside
     return (total / np.maximum(count, 1)).reshape(3, *GRID)
 
 
-def tissue_mean(crops: list[Crop], positions: np.ndarray, mean: np.ndarray, hippocampus: bool) -> np.ndarray:
+def tissue_mean(crops: list[Crop], positions: np.ndarray, hippocampus: bool) -> np.ndarray:
     """Mean intensity [X, Y, Z] over the crops whose voxel is (or is not) hippocampus.
 
-    Kept apart, the two let a phantom have a sharp border of its own where their mixture would be a blur. Where few crops
-    contribute, the values of the neighbourhood fill in.
+    Kept apart, the two let a phantom have a sharp border of its own where their mixture would be a blur. Where few
+    crops contribute, the values of the neighbourhood fill in.
     """
     total = np.zeros(positions.shape[1])
     weight = np.zeros(positions.shape[1])
-    for values, inside in aligned(crops, positions, mean):
+    for crop in crops:
+        values, inside = sample(crop, positions)
         share = values[1] + values[2]
         share = inside * (share if hippocampus else 1 - share)
         total += values[0] * share
@@ -152,8 +144,8 @@ def tissue_mean(crops: list[Crop], positions: np.ndarray, mean: np.ndarray, hipp
 def make_atlas(crops: list[Crop]) -> dict[str, np.ndarray]:
     """Align the crops to their mean, round by round, and average them.
 
-    Returns four volumes of GRID's shape, 0-252 for 0-1 in 64 steps (finer ones only cost bytes), and the covariance [9, 9] of
-    the affine maps' matrices: how size and tilt vary between crops.
+    Returns four volumes of GRID's shape, 0-248 for 0-1 in 32 steps (finer ones only cost bytes), and the covariance
+    [9, 9] of the affine maps' matrices: how size and tilt vary between crops.
     """
     positions = grid_positions()
     align_centroids(crops)
@@ -162,16 +154,16 @@ def make_atlas(crops: list[Crop]) -> dict[str, np.ndarray]:
         for crop in tqdm(crops, desc="aligning", disable=None):
             register(crop, mean, positions)
         centre_maps(crops)
-        mean = average(crops, positions, mean)
+        mean = average(crops, positions)
     structure = mean[1] + mean[2]
     volumes = {
-        "background": tissue_mean(crops, positions, mean, hippocampus=False),
+        "background": tissue_mean(crops, positions, hippocampus=False),
         # Kept a few millimetres around the structure only, where a phantom's own structure can lie.
-        "hippocampus": tissue_mean(crops, positions, mean, hippocampus=True) * (gaussian_filter(structure, 2) > 0.01),
+        "hippocampus": tissue_mean(crops, positions, hippocampus=True) * (gaussian_filter(structure, 2) > 0.01),
         "anterior": mean[1],
         "posterior": mean[2],
     }
-    atlas = {name: (4 * np.round(63 * np.clip(v, 0, 1))).astype(np.uint8) for name, v in volumes.items()}
+    atlas = {name: (8 * np.round(31 * np.clip(v, 0, 1))).astype(np.uint8) for name, v in volumes.items()}
     affines = np.array([crop.to_voxel[:, :3].ravel() for crop in crops])
     return atlas | {"affine_covariance": np.cov(affines.T).astype(np.float32)}
 

@@ -3,8 +3,8 @@
     python phantom.py nifti --out DIR --count 20     a training set: DIR/images, DIR/labels
     python phantom.py dicom --out DIR --count 3      DICOM studies: a HippoCrop series and brain series beside it
 
-A phantom is the atlas (atlas.npz, the mean of many real crops; see make_atlas.py) through a random smooth deformation, with
-labels, texture, bias field, noise and an intensity scale of its own. The same arguments always make the same phantom.
+A phantom is the atlas (atlas.npz, the mean of many real crops; see make_atlas.py) through a random smooth deformation,
+with labels, texture, bias field, noise and an intensity scale of its own. The same arguments always make the same one.
 
 The DICOM half needs section3/requirements.txt only; what the NIfTI half needs besides is imported where it is used.
 """
@@ -24,14 +24,22 @@ import pydicom
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 from scipy.ndimage import gaussian_filter, map_coordinates
+from scipy.special import expit
 
 ANTERIOR, POSTERIOR = 1, 2
-SAME_PERSON = 0.9  # correlation of the two sides' anatomy; volumes of real pairs correlate by 0.91
 
-ELASTIC_SPACING, ELASTIC_SD = 12.0, 1.6  # mm: what differs between persons beyond the affine maps the atlas knows of
+# Chosen so that volumes, sizes, spectrum and contrast of phantoms match those measured on the real crops (README.md).
+SAME_PERSON = 0.9  # correlation of the two sides' anatomy; volumes of real pairs correlate by 0.91
+GROWTH = 1.02  # the mean of many thin ends is rounded off, so that the atlas is smaller than the mean of its crops
+BORDER_SD = 0.8  # mm, the error of good models in placing the border
+ELASTIC_SPACING, ELASTIC_SD = 14.0, 1.8  # mm: what differs between persons beyond the affine maps the atlas knows of
 ELASTIC_SHAPE = (3, 10, 11, 10)
-TEXTURE_SPACING, TEXTURE_SD = 2.2, 0.13  # mm, and share of the intensity range: anatomy that the mean image has lost
+TEXTURE_SPACING = 2.5  # mm: small anatomy that the mean image has lost
 TEXTURE_SHAPE = (48, 56, 50)
+INSIDE_TEXTURE, OUTSIDE_TEXTURE = 0.15, 0.25  # this and all below: shares of the intensity range
+FLUID, GREY, WHITE = 0.1, 0.35, 0.75
+VESSEL = 6.0  # makes the few brightest voxels about twice as bright as the rest
+BIAS_SD = 0.08
 
 
 @dataclass
@@ -48,14 +56,14 @@ def _rng(*purpose: object) -> np.random.Generator:
     return np.random.default_rng(list(hashlib.sha256(repr(purpose).encode()).digest()))
 
 
-# --- anatomy: everything here is in mm, so that one anatomy can be seen through any voxel grid ---------------------------
+# --- anatomy: everything here is in mm, so that one anatomy can be seen through any voxel grid ----
 
 
 @functools.cache
 def load_atlas() -> dict[str, np.ndarray]:
     """The volumes of atlas.npz as float32 0-1, and the covariance of the real crops' affine maps."""
     with np.load(Path(__file__).resolve().with_name("atlas.npz")) as file:
-        return {name: file[name] / np.float32(252) if file[name].dtype == np.uint8 else file[name] for name in file}
+        return {name: file[name] / np.float32(248) if file[name].dtype == np.uint8 else file[name] for name in file}
 
 
 @dataclass
@@ -66,21 +74,24 @@ class Anatomy:
     elastic: np.ndarray  # [3, ...] mm at the nodes of a lattice
     texture: np.ndarray  # [...] at the nodes of a finer lattice
     flat_border: bool  # anterior and posterior meet in one coronal plane, as in most of the real labels
+    border_shift: float  # mm of that plane from where the atlas would have it
 
     @classmethod
     def random(cls, seed: object, person: object = None) -> Anatomy:
         """An anatomy of its own, or one of the two of a person."""
-        size = 10 + np.prod(ELASTIC_SHAPE) + np.prod(TEXTURE_SHAPE)
+        size = 11 + np.prod(ELASTIC_SHAPE) + np.prod(TEXTURE_SHAPE)
         traits = _rng(seed, "anatomy").standard_normal(size, dtype=np.float32)
         if person is not None:
             shared = _rng(person, "person").standard_normal(size, dtype=np.float32)
             traits = np.sqrt(SAME_PERSON) * shared + np.sqrt(1 - SAME_PERSON) * traits
-        affine, border, elastic, texture = np.split(traits, [9, 10, 10 + np.prod(ELASTIC_SHAPE)])
+        affine, border, elastic, texture = np.split(traits, [9, 11, 11 + np.prod(ELASTIC_SHAPE)])
+        spread = np.linalg.cholesky(load_atlas()["affine_covariance"])
         return cls(
-            affine=np.eye(3) + (np.linalg.cholesky(load_atlas()["affine_covariance"]) @ affine).reshape(3, 3),
+            affine=np.linalg.inv(np.eye(3) * GROWTH + (spread @ affine).reshape(3, 3)),
             elastic=ELASTIC_SD * elastic.reshape(ELASTIC_SHAPE),
             texture=texture.reshape(TEXTURE_SHAPE),
             flat_border=bool(border[0] < 0.77),  # 78 of 100, as in the real labels
+            border_shift=BORDER_SD * border[1],
         )
 
     def atlas_positions(self, positions: np.ndarray) -> np.ndarray:
@@ -101,7 +112,7 @@ class Anatomy:
         y = positions[1, 0, :, 0]
         # Balance of evidence: the plane with the least posterior before it and the least anterior behind it.
         front = np.cumsum((anterior - posterior).sum(axis=(0, 2)))
-        return inside.min(axis=1) - 1, inside.max(axis=1) + 1, float(y[np.argmin(front)] + 1)
+        return inside.min(axis=1) - 1, inside.max(axis=1) + 1, float(y[np.argmin(front)] + 1 + self.border_shift)
 
 
 def _grid(shape: Sequence[int], spacing: Sequence[float], centre: Sequence[float] = (0, 0, 0)) -> np.ndarray:
@@ -111,12 +122,12 @@ def _grid(shape: Sequence[int], spacing: Sequence[float], centre: Sequence[float
 
 
 def _at(values: np.ndarray, positions: np.ndarray, spacing: float, order: int = 3) -> np.ndarray:
-    """`values` on a lattice of `spacing` mm around the origin, at positions [3, X, Y, Z]; order 3 is a B-spline through none."""
+    """`values` on a lattice of `spacing` mm around the origin, at positions [3, X, Y, Z]. Order 3 smooths."""
     middle = (np.array(values.shape).reshape(3, 1, 1, 1) - 1) / 2
     return map_coordinates(values, positions / spacing + middle, order=order, mode="nearest", prefilter=False)
 
 
-# --- phantoms ------------------------------------------------------------------------------------------------------------
+# --- phantoms -------------------------------------------------------------------------------------
 
 
 def make_phantom(
@@ -126,10 +137,10 @@ def make_phantom(
     dtype: type = np.float32,
     intensity_max: float | None = None,
 ) -> Phantom:
-    """A synthetic crop. Without `shape` it is cut around the structure as the real ones are, about 35 x 51 x 36 mm.
+    """A synthetic crop. Without `shape` it is cut around the structure as the real ones are, about 35 x 50 x 35 mm.
 
-    `shape` counts voxels, `spacing` is mm; neither changes the anatomy of a seed. Without `intensity_max` the scale is drawn
-    like the real ones, whose maxima lie between 112 and 1.7 million.
+    `shape` counts voxels, `spacing` is mm; neither changes the anatomy of a seed. Without `intensity_max` the scale is
+    drawn like the real ones, whose maxima lie between 112 and 1.7 million.
     """
     return _acquire(Anatomy.random(seed), seed, shape, spacing, dtype, intensity_max)
 
@@ -148,8 +159,8 @@ def _acquire(
         intensity_max = random_intensity_max(rng, dtype)
     low, high, border = anatomy.extent()
     # Margins around the structure as measured on the real crops, mm; never under 3.
-    low = low - np.maximum(3, rng.normal((5.2, 4.7, 4.3), 1.2))
-    high = high + np.maximum(3, rng.normal((7.0, 5.4, 5.0), 1.2))
+    low = low - np.maximum(3, rng.normal((5.7, 5.2, 4.8), 1.2))
+    high = high + np.maximum(3, rng.normal((7.5, 5.9, 5.5), 1.2))
     if shape is None:
         shape = np.round((high - low) / spacing).astype(int)
     positions = _grid(shape, spacing, (low + high) / 2)
@@ -160,9 +171,8 @@ def _acquire(
     labels = np.where(structure, np.where(in_front, ANTERIOR, POSTERIOR), 0).astype(np.uint8)
 
     image = _tissue(anatomy, positions, structure)
-    image *= np.exp(0.12 * _at(rng.standard_normal((4, 4, 4)), positions, 40.0))
-    noise = rng.standard_normal(image.shape)
-    image += 0.05 * rng.uniform(0.5, 1.5) * (0.6 * noise + 1.2 * gaussian_filter(noise, 0.8))
+    image *= np.exp(BIAS_SD * _at(rng.standard_normal((4, 4, 4)), positions, 40.0))
+    image += rng.uniform(0.02, 0.05) * gaussian_filter(rng.standard_normal(image.shape), 0.5) / 0.45
     image = np.maximum(image, 0)
     image *= intensity_max / image.max()
     if np.issubdtype(dtype, np.integer):
@@ -174,13 +184,18 @@ def _tissue(anatomy: Anatomy, positions: np.ndarray, structure: np.ndarray) -> n
     """Intensities 0-1: what the atlas has inside and outside the structure, meeting at this anatomy's own border."""
     where = anatomy.atlas_positions(positions)
     inside, outside = (_at(load_atlas()[name], where, 1.0, order=1) for name in ("hippocampus", "background"))
-    share = gaussian_filter(structure.astype(np.float32), 0.6)  # voxels at the border hold both
-    texture = TEXTURE_SD * _at(anatomy.texture, where, TEXTURE_SPACING)
-    return share * (inside + 0.6 * texture) + (1 - share) * (outside + 1.5 * texture)
+    texture = _at(anatomy.texture, where, TEXTURE_SPACING)
+    outside = outside + OUTSIDE_TEXTURE * texture
+    # The mean image blurs the borders between tissues: fluid, grey and white matter get theirs back.
+    for low, high, border in ((FLUID, GREY, 0.25), (GREY, WHITE, 0.55)):
+        outside = outside + (high - low) * (expit((outside - border) / 0.03) - expit((outside - border) / 0.12))
+    outside = outside + VESSEL * np.maximum(0, texture - 1.1)
+    share = gaussian_filter(structure.astype(np.float32), 0.5)  # voxels at the border hold both
+    return share * (inside + INSIDE_TEXTURE * texture) + (1 - share) * outside
 
 
 def random_intensity_max(rng: np.random.Generator, dtype: type = np.float32) -> float:
-    """A maximum as in the real set: a fifth up to 255, most some thousands, some near a million; never more than fits."""
+    """A maximum as in the real set: a fifth up to 255, most some thousands, some near a million, if that fits."""
     kind = rng.random()
     small, medium, large = rng.uniform(112, 255), 2400 * np.exp(rng.normal(0, 0.5)), 10 ** rng.uniform(5.5, 6.2)
     peak = small if kind < 0.2 else medium if kind < 0.9 else large
@@ -235,7 +250,10 @@ def make_training_set(
     return names
 
 
-# --- DICOM ---------------------------------------------------------------------------------------------------------------
+# --- DICOM ----------------------------------------------------------------------------------------
+
+
+BRAIN_SERIES = ("T1post", "FLAIR_reg", "T2_reg", "T1pre_reg")
 
 
 @dataclass(frozen=True)
@@ -280,11 +298,11 @@ def write_series(
 ) -> list[Path]:
     """Write a RAS volume [X, Y, Z] of `spacing` mm as a series of single-frame MR slices, and return the files.
 
-    `orientation` says where column, row and slice numbers grow to, as DICOM axis codes: "LPS" is axial, like the real
-    HippoCrop, and any of the 48 keeps every voxel at its place in the patient: voxel (0, Y-1, 0) farthest to the right, front
-    and bottom, the slice corner of the real series, voxel (X-1, Y-1, 0), at the origin. Attributes have the gaps that the real
-    series have. `overrides` sets attributes by keyword in every slice; None deletes one. File names, their order and
-    InstanceNumber say nothing about the place of a slice. Series of one study need different seeds or descriptions.
+    `orientation` says where column, row and slice numbers grow to: "LPS" is axial, like the real HippoCrop. Any of the
+    48 leaves every voxel at its place in the patient, with voxel (X-1, Y-1, 0) at the origin. What the real series lack
+    is lacking. `overrides` sets attributes by keyword in every slice; None deletes one. File names and InstanceNumber
+    say nothing about the place of a slice. UIDs follow from study, description and seed: two series of one study need
+    different seeds or descriptions.
     """
     affine = np.diag([-spacing[0], -spacing[1], spacing[2], 1.0])  # RAS voxel -> LPS mm
     affine[:2, 3] = (volume.shape[0] - 1) * spacing[0], (volume.shape[1] - 1) * spacing[1]
@@ -391,8 +409,8 @@ def write_study(
 ) -> Path:
     """Write a study as the real ones are: a HippoCrop series and brain series in sub-folders whose names mean nothing.
 
-    `volume` is a phantom or a RAS volume of 1 mm; without it one is made from the seed. As in the real studies the brain is
-    another person's, and the StudyTime of the HippoCrop differs from that of the brain. Returns the study folder.
+    `volume` is a phantom or a RAS volume of 1 mm; without it the seed makes one. As in the real studies the brain
+    is another person's, and the StudyTime of the HippoCrop differs from that of the brain. Returns the study folder.
     """
     if volume is None:
         volume = make_phantom(seed)
@@ -416,17 +434,14 @@ def write_study(
     return folder
 
 
-BRAIN_SERIES = ("T1post", "FLAIR_reg", "T2_reg", "T1pre_reg")
-
-
 def _write_brain_series(folder: Path, description: str, study: StudyHeader, seed: int, number: int) -> None:
     """A head-like blob in 22 oblique slices, 5 mm thick and 6.5 mm apart."""
-    size, spacing, tilt = 64, 3.4, np.deg2rad(15.5)
+    shape, spacing, tilt = (64, 64, 22), 3.4, np.deg2rad(15.5)
     affine = np.eye(4)
     affine[:3, :3] = np.array([[1, 0, 0], [0, np.cos(tilt), np.sin(tilt)], [0, -np.sin(tilt), np.cos(tilt)]])
     affine[:3, :3] *= (spacing, spacing, 6.5)
-    affine[:3, 3] = -affine[:3, :3] @ ((size - 1) / 2, (size - 1) / 2, 10.5)
-    positions = np.einsum("ij,j...->i...", affine[:3, :3], np.indices((size, size, 22))) + affine[:3, 3].reshape(3, 1, 1, 1)
+    affine[:3, 3] = -affine[:3, :3] @ ((np.array(shape) - 1) / 2)
+    positions = np.einsum("ij,j...->i...", affine[:3], np.concatenate([np.indices(shape), np.ones((1, *shape))]))
 
     def ellipsoid(*axes: float) -> np.ndarray:
         return np.sum((positions / np.array(axes).reshape(3, 1, 1, 1)) ** 2, axis=0) < 1
@@ -455,7 +470,7 @@ def _write_brain_series(folder: Path, description: str, study: StudyHeader, seed
     _write_slices(folder, image, affine, description, "MR", study, seed + number, overrides)
 
 
-# --- command line --------------------------------------------------------------------------------------------------------
+# --- command line ---------------------------------------------------------------------------------
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -469,7 +484,7 @@ def make_parser() -> argparse.ArgumentParser:
         parse.__name__ = "three numbers"  # what argparse calls it when it refuses
         return parse
 
-    parser = argparse.ArgumentParser(description="Make synthetic hippocampus crops, as a training set or as DICOM studies.")
+    parser = argparse.ArgumentParser(description="Make synthetic hippocampus crops: a training set or DICOM studies.")
     kinds = parser.add_subparsers(dest="kind", required=True)
     nifti = kinds.add_parser("nifti", help="a training set: images and labels")
     dicom = kinds.add_parser("dicom", help="DICOM studies: a HippoCrop series and brain series")
