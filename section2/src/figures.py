@@ -111,7 +111,8 @@ def draw_case(axes: list[Axes], image: np.ndarray, labels: np.ndarray, found: np
                     smooth = ndimage.zoom(np.pad(inside, 1), 8, order=0, grid_mode=True, mode="grid-constant")
                     edge = np.arange(smooth.shape[0]) / 8 - 1.5 + 1 / 16, np.arange(smooth.shape[1]) / 8 - 1.5 + 1 / 16
                     axis.contour(edge[1], edge[0], smooth, [0.5], colors=colour, linestyles=style, linewidths=1.3)
-        axis.set(xticks=[], yticks=[])
+        width, height = image[where].shape
+        axis.set(xticks=[], yticks=[], xlim=(-0.5, width - 0.5), ylim=(-0.5, height - 0.5))
     axes[0].set_title(title, fontsize=9, loc="left")
 
 

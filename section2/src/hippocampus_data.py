@@ -1,6 +1,7 @@
 """The curated set in memory, its split by person, and the slices that a network is trained on."""
 
 import re
+import zlib
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,24 +48,30 @@ def nifti_files(folder: Path) -> list[Path]:
     return sorted(p for p in folder.glob("*") if p.name.endswith(SUFFIXES) and not p.name.startswith("."))
 
 
-def read_ras(path: Path) -> np.ndarray:
-    """A NIfTI volume [X, Y, Z] that must be finite, RAS and 1 mm; raises DataError naming the file otherwise."""
+def read_nifti(path: Path) -> nib.Nifti1Image:
+    """A three-dimensional NIfTI file of finite numbers, read to its last byte; raises DataError naming it otherwise."""
     try:
         image = nib.load(path)
         voxels = np.asanyarray(image.dataobj)
-    except (nib.filebasedimages.ImageFileError, OSError, EOFError, ValueError) as error:
+    except (nib.filebasedimages.ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read ({error})") from error
     if voxels.ndim != 3:
         raise DataError(f"{path}: has {voxels.ndim} dimensions, expected 3")
-    orientation = "".join(nib.aff2axcodes(image.affine))
+    if not np.isfinite(voxels).all():
+        raise DataError(f"{path}: has voxels that are no finite numbers")
+    return nib.Nifti1Image(voxels, image.affine, image.header)
+
+
+def read_ras(path: Path) -> np.ndarray:
+    """The voxels [X, Y, Z] of a NIfTI file that must be RAS at 1 mm; raises DataError naming it otherwise."""
+    image = read_nifti(path)
+    orientation = "".join(str(code) for code in nib.aff2axcodes(image.affine))
     if orientation != "RAS":
         raise DataError(f"{path}: orientation is {orientation}, expected RAS")
     spacing = [float(s) for s in image.header.get_zooms()]
     if not np.allclose(spacing, 1, atol=SPACING_TOLERANCE):
         raise DataError(f"{path}: spacing is {spacing} mm, expected 1 mm")
-    if not np.isfinite(voxels).all():
-        raise DataError(f"{path}: has voxels that are no finite numbers")
-    return voxels
+    return np.asanyarray(image.dataobj)
 
 
 def load_case(image_path: Path, label_path: Path) -> Case:

@@ -25,12 +25,10 @@ CURATED = SECTION.parent / "section1" / "out"
 MEASURES_IN_CARD = ("dice", "hd95_mm", "absolute_volume_error_percent", "volume_error_percent")
 
 
-def run_pipeline(config: Config, root: Path, folder: Path) -> None:
+def run_pipeline(config: Config, root: Path, cases: list[Case], folder: Path) -> None:
     """All steps of one run; with folds, one run for each and a last one on everybody."""
-    cases = LoadHippocampusData(root)
     names = [case.name for case in cases]
-    print(f"{len(cases)} volumes of {len({case.person for case in cases})} persons in {root}")
-    config.save(folder / "config.json")
+    config.save(made(folder) / "config.json")
     data = data_facts(root, cases)
 
     if not config.folds:
@@ -131,13 +129,12 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     args = arguments().parse_args(argv)
+    folder = args.resume or args.out / time.strftime("%Y%m%d-%H%M%S")
     try:
-        if args.resume:
-            config, folder = Config.load(args.resume / "config.json"), args.resume
-        else:
-            config = config_from(args, args.config)
-            folder = made(args.out / time.strftime("%Y%m%d-%H%M%S"))
-        run_pipeline(config, args.data_root, folder)
+        config = Config.load(folder / "config.json") if args.resume else config_from(args, args.config)
+        cases = LoadHippocampusData(args.data_root)
+        print(f"{len(cases)} volumes of {len({case.person for case in cases})} persons; run: {folder}")
+        run_pipeline(config, args.data_root, cases, folder)
     except (DataError, ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -1,0 +1,54 @@
+# One command a chore. `make` alone lists them.
+PYTHON ?= python3
+BIN := .venv/bin
+CLINIC := .venv-clinic/bin
+DATA := $(or $(HIPPO_DATA),data)
+
+.PHONY: help demo test lint eda train clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+demo: .venv-clinic/ready  ## a DICOM study in, its hippocampus volumes and report out (no torch; a minute)
+	@study="$$(ls -d $(DATA)/TestVolumes/*/ 2>/dev/null | head -n 1)"; \
+	if [ -z "$$study" ]; then \
+		echo "No study in $(DATA)/TestVolumes: making a synthetic one."; \
+		$(CLINIC)/python data/phantom.py dicom --out section3/out/demo_studies --seed 1 && study="$$(ls -d section3/out/demo_studies/*/ | head -n 1)"; \
+	fi; \
+	echo "Measuring $$study"; \
+	$(CLINIC)/python section3/src/inference_dcm.py "$$study" --output-dir section3/out/demo
+
+test: .venv/ready  ## lint and all tests (downloads torch once)
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest
+
+eda: .venv/ready section1/out/curation.csv  ## section 1: curate the data and run the notebook
+	cd section1 && ../$(BIN)/jupyter nbconvert --to notebook --execute --inplace EDA.ipynb
+
+train: .venv/ready section1/out/curation.csv  ## section 2: train, test and export the network (about a quarter of an hour)
+	cd section2/src && ../../$(BIN)/python run_ml_pipeline.py
+
+section1/out/curation.csv: | .venv/ready
+	@test -d "$(DATA)/TrainingSet/images" || { echo "No data in $(DATA)/TrainingSet: run 'python data/get_data.py' (28 MB from the official archive) or set HIPPO_DATA to the folder that holds TrainingSet/." >&2; exit 1; }
+	cd section1 && ../$(BIN)/python curation.py --data-root "$(abspath $(DATA))"
+
+clean:  ## remove the virtual environments
+	rm -rf .venv .venv-clinic
+
+.venv/ready: requirements.txt section3/requirements.txt
+	@echo "Setting up .venv with everything (torch included; a few minutes, once)"
+	$(call make_venv,.venv,requirements.txt)
+
+.venv-clinic/ready: section3/requirements.txt
+	@echo "Setting up .venv-clinic with what the clinical host needs (no torch; once)"
+	$(call make_venv,.venv-clinic,section3/requirements.txt)
+
+# Debian and Ubuntu ship Python without the module that makes virtual environments.
+define make_venv
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or newer is needed; this is $$($(PYTHON) --version)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "Python lacks venv: run 'sudo apt-get install python3-venv' first." >&2; exit 1; }
+	@$(PYTHON) -m venv $(1)
+	@$(1)/bin/python -m pip install --quiet -r $(2)
+	@touch $@
+endef

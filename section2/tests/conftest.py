@@ -1,0 +1,37 @@
+"""A small training set of phantoms, and one tiny run on it that several tests look at."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from phantom import make_training_set
+
+
+@pytest.fixture(scope="session")
+def tiny() -> list[str]:
+    """Options of a run that takes seconds."""
+    return ["--filters", "4", "--depth", "3", "--epochs", "2", "--batch-size", "32", "--ema-decay", "0.5"]
+
+
+@pytest.fixture(scope="session")
+def phantom_set(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("phantoms")
+    make_training_set(root, count=10, seed=1)
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny, phantom_set, tmp_path_factory) -> Path:
+    """The folder of a finished run: 10 phantoms, 2 epochs."""
+    from run_ml_pipeline import main
+
+    out = tmp_path_factory.mktemp("runs")
+    assert main(["--data-root", str(phantom_set), "--out", str(out), "--validation-share", "0.2", *tiny]) == 0
+    (run,) = out.iterdir()
+    return run
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)

@@ -1,0 +1,72 @@
+import pytest
+import torch
+from torch.nn import functional
+
+from config import Config
+from recursive_unet import UNet, UnetSkipConnectionBlock
+from volume_segmenter import VolumeSegmenter, coronal_slices, normalise
+
+
+def parameters(module: torch.nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def test_the_classic_network_is_reachable():
+    assert 30e6 < parameters(UNet(filters=64)) < 32e6
+    assert 1.9e6 < parameters(UNet(in_channels=5)) < 2.0e6
+
+
+@pytest.mark.parametrize("norm", ["batch", "instance", "none"])
+@pytest.mark.parametrize(("dims", "size"), [(2, (32, 16)), (3, (16, 8, 24))])
+def test_size_in_is_size_out(dims, size, norm):
+    network = UNet(in_channels=2, filters=4, depth=3, dims=dims, norm=norm)
+    assert network(torch.rand(2, 2, *size)).shape == (2, 3, *size)
+
+
+def test_recursion_makes_a_block_for_each_level():
+    blocks = [m for m in UNet(filters=4, depth=3).modules() if isinstance(m, UnetSkipConnectionBlock)]
+    assert [block.depth for block in blocks] == [3, 2, 1, 0]
+
+
+def test_every_weight_learns():
+    network = UNet(filters=4, depth=2)
+    functional.cross_entropy(network(torch.rand(2, 1, 16, 16)), torch.randint(0, 3, (2, 16, 16))).backward()
+    assert all(
+        p.grad is not None and p.grad.abs().sum() > 0 for name, p in network.named_parameters() if "weight" in name
+    )
+
+
+def test_normalisation_forgets_the_scanners_scale():
+    volume = torch.rand(20, 30, 25)
+    expected = normalise(volume)
+    assert expected.mean().abs() < 1e-5 and (expected.std() - 1).abs() < 1e-3
+    for changed in (volume * 1e6, volume * 1e-3, volume * 50 + 1000):
+        torch.testing.assert_close(normalise(changed), expected, atol=2e-3, rtol=0)
+
+
+def test_normalisation_clips_outliers():
+    volume = torch.rand(20, 30, 25)
+    volume[0, 0, 0] = 1e6
+    assert normalise(volume).max() < 3
+
+
+@pytest.mark.parametrize("value", [0.0, -5.0, 1e6])
+def test_a_constant_volume_becomes_zeros(value):
+    assert normalise(torch.full((9, 10, 11), value)).abs().max() < 1e-3
+
+
+def test_each_slice_sees_its_neighbours():
+    volume = torch.arange(4).float()[None, :, None].expand(2, 4, 3)  # the value is the slice's number
+    slices = coronal_slices(volume, context=3)
+    assert slices.shape == (4, 3, 2, 3)
+    assert slices[:, :, 0, 0].tolist() == [[0, 0, 1], [0, 1, 2], [1, 2, 3], [2, 3, 0]]
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("size", [(35, 51, 36), (17, 70, 33), (66, 9, 71)])
+def test_volume_in_probabilities_out(dims, size):
+    segmenter = VolumeSegmenter(Config(dims=dims, filters=2, depth=3)).eval()
+    with torch.no_grad():
+        probabilities = segmenter(torch.rand(size))
+    assert probabilities.shape == (3, *size)
+    torch.testing.assert_close(probabilities.sum(dim=0), torch.ones(size))
