@@ -55,7 +55,8 @@ def create_report(
 
     `volume` [X, Y, Z] holds raw intensities in RAS, `labels` [X, Y, Z] 0, 1 anterior, 2 posterior on the same grid,
     `spacing` is in mm. `header` carries the patient and study attributes; what it lacks becomes a dash. `volumes_mm3`
-    has "anterior", "posterior" and "total", `model` "name", "version" and "sha256". Raises ValueError if the grids differ.
+    has "anterior", "posterior" and "total", `model` "name", "version" and "sha256". Raises ValueError if the two grids
+    differ.
     """
     if volume.ndim != 3 or volume.shape != labels.shape:
         raise ValueError(f"volume and labels must be one 3D grid, not {volume.shape} and {labels.shape}")
@@ -105,7 +106,7 @@ def zoom_to(plane: np.ndarray, size: tuple[int, int], resample: Image.Resampling
 
 
 def render(view: View, grey: np.ndarray, labels: np.ndarray, size: tuple[int, int]) -> Image.Image:
-    """The picture of a view; `grey` and `labels` are uint8 [X, Y, Z]. A contour is the rim of its structure's voxels."""
+    """The picture of a view of uint8 volumes [X, Y, Z]; a contour is the rim of its structure's voxels."""
     pixels = np.repeat(zoom_to(display_plane(grey, view), size, Image.Resampling.BICUBIC)[..., None], 3, axis=2)
     mask = zoom_to(display_plane(labels, view), size, Image.Resampling.NEAREST)
     for label, colour in COLOURS.items():
@@ -117,8 +118,10 @@ def render(view: View, grey: np.ndarray, labels: np.ndarray, size: tuple[int, in
 def window(volume: np.ndarray) -> np.ndarray:
     """Grey values uint8 between the 0.5th and 99.5th percentile: a bright vessel or two must not darken the rest."""
     low, high = np.percentile(volume, (0.5, 99.5))
-    if high <= low:
-        low, high = low - 1, low + 1  # a constant image is grey
+    if low == high:  # almost constant: what little there is must be seen
+        low, high = float(volume.min()), float(volume.max())
+    if low == high:
+        return np.full(volume.shape, 128, np.uint8)
     return np.round(np.clip((volume - low) / (high - low), 0, 1) * 255).astype(np.uint8)
 
 
@@ -201,7 +204,7 @@ def wrap(text: str, size: int, width: int) -> list[str]:
 
 
 def fit(text: str, sizes: range, width: int, line_count: int) -> tuple[list[str], int]:
-    """Lines and size: the first of `sizes` that needs no more lines than asked; at the last one, cut with an ellipsis."""
+    """Lines, and the first of `sizes` that needs no more of them than asked; at the last one, cut with an ellipsis."""
     for size in sizes:
         lines = wrap(text, size, width)
         if len(lines) <= line_count:
