@@ -53,6 +53,6 @@ def send_to_archive(paths: Sequence[Path], host: str, port: int, aec: str, timeo
     if result.returncode == 0 and len(stored) == len(paths):
         return SendOutcome(True, f"{peer} stored {len(stored)} of {len(paths)} files")
     refusals = [response for response in responses if not response.startswith(STORED)]
-    errors = re.findall(r"^[EF]: (.*\S)", result.stdout, re.MULTILINE)
+    errors = re.findall(r"^[EF]: (.*?):?$", result.stdout, re.MULTILINE)
     reason = "; ".join([*refusals, *errors]) or f"storescu ended with status {result.returncode}"
     return SendOutcome(False, f"{peer} stored {len(stored)} of {len(paths)} files: {reason}")

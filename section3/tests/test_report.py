@@ -140,6 +140,19 @@ def test_slices_cut_the_middle_of_their_structure():
     assert axial.index in (4, 6)
 
 
+def test_marks_stand_where_the_coronal_pictures_are_cut():
+    shape, spacing = (21, 60, 25), (1.3, 0.8, 1.1)
+    labels = np.zeros(shape, np.uint8)
+    labels[8:12, 48:51, 8:12] = ANTERIOR  # slice 49
+    labels[8:12, 10:15, 8:12] = POSTERIOR  # slice 12
+    page = np.asarray(draw(np.zeros(shape), labels, spacing)).astype(int)
+    zoom = fit_zoom(shape, spacing)
+    left, top = place_views(shape, spacing, zoom)[2]
+    for index, label in ((49, ANTERIOR), (12, POSTERIOR)):
+        marks = np.all(page[top - 7, left : left + round(60 * 0.8 * zoom)] == report._rgb(COLOURS[label]), axis=1)
+        assert np.flatnonzero(marks).mean() == pytest.approx((60 - index - 0.5) * 0.8 * zoom, abs=1)
+
+
 # --- words
 
 
@@ -215,7 +228,7 @@ def test_a_simplified_name_says_so(words):
 
 
 LONG = make_header(
-    PatientName="Wolfeschlegelsteinhausenbergerdorff^Hubert-Blaine Ödön^^Prof. Dr.",
+    PatientName="Wolfeschlegelsteinhausenbergerdorff^Hubert-Blaine Ödön^^Dr.",
     PatientID="W" * 64,
     StudyDate="20200119",
     AccessionNumber="M" * 16,
