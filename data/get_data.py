@@ -78,9 +78,15 @@ def copy_training_set(source: Path, target: Path) -> None:
     for kind, files in zip(("images", "labels"), find_pairs(source), strict=True):
         if not files:
             raise DataError(f"no {kind} (*.nii.gz) in {source}")
-        (target / kind).mkdir(parents=True)
-        for path in tqdm(files, desc=f"copying {kind}", disable=None):
-            shutil.copyfile(path, target / kind / path.name)
+        copy_files(files, files[0].parent, target / kind)
+
+
+def copy_files(files: list[Path], source: Path, target: Path) -> None:
+    """Copy files below `source` to the same place below `target`. The source may be read-only: no permissions."""
+    for path in tqdm(files, desc=f"copying {target.name}", disable=None):
+        copy = target / path.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
 
 
 def get_data(root: Path, source: Path | None = None, url: str = ARCHIVE_URL, md5: str = ARCHIVE_MD5) -> None:
@@ -104,7 +110,8 @@ def get_data(root: Path, source: Path | None = None, url: str = ARCHIVE_URL, md5
             raise DataError(f"there is no folder or archive {source}")
         copy_training_set(source, work / "TrainingSet")
         if (source / "TestVolumes").is_dir() and not (root / "TestVolumes").exists():
-            shutil.copytree(source / "TestVolumes", work / "TestVolumes", ignore=shutil.ignore_patterns("._*"))
+            files = [p for p in (source / "TestVolumes").rglob("*") if p.is_file() and not p.name.startswith("._")]
+            copy_files(files, source, work)
             (work / "TestVolumes").rename(root / "TestVolumes")
         (work / "TrainingSet").rename(root / "TrainingSet")
 

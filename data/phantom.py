@@ -99,15 +99,11 @@ class Anatomy:
         moved = np.einsum("ij,j...->i...", self.affine, positions)
         return moved + np.stack([_at(axis, positions, ELASTIC_SPACING) for axis in self.elastic])
 
-    def foreground(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Probabilities of anterior and of posterior at positions [3, X, Y, Z]."""
-        where = self.atlas_positions(positions)
-        return tuple(_at(load_atlas()[name], where, 1.0, order=1) for name in ("anterior", "posterior"))
-
     def extent(self) -> tuple[np.ndarray, np.ndarray, float]:
         """Lowest and highest corner of the structure, and its border's y, in mm."""
         positions = _grid((36, 48, 40), (2.0, 2.0, 2.0))
-        anterior, posterior = self.foreground(positions)
+        where = self.atlas_positions(positions)
+        anterior, posterior = _from_atlas("anterior", where), _from_atlas("posterior", where)
         inside = positions[:, anterior + posterior > 0.5]
         y = positions[1, 0, :, 0]
         # Balance of evidence: the plane with the least posterior before it and the least anterior behind it.
@@ -127,6 +123,11 @@ def _at(values: np.ndarray, positions: np.ndarray, spacing: float, order: int = 
     return map_coordinates(values, positions / spacing + middle, order=order, mode="nearest", prefilter=False)
 
 
+def _from_atlas(name: str, where: np.ndarray) -> np.ndarray:
+    """A volume of the atlas at atlas positions [3, X, Y, Z]."""
+    return _at(load_atlas()[name], where, spacing=1.0, order=1)
+
+
 # --- phantoms -------------------------------------------------------------------------------------
 
 
@@ -142,6 +143,7 @@ def make_phantom(
     `shape` counts voxels, `spacing` is mm; neither changes the anatomy of a seed. Without `intensity_max` the scale is
     drawn like the real ones, whose maxima lie between 112 and 1.7 million.
     """
+    seed = int(seed)
     return _acquire(Anatomy.random(seed), seed, shape, spacing, dtype, intensity_max)
 
 
@@ -164,13 +166,14 @@ def _acquire(
     if shape is None:
         shape = np.round((high - low) / spacing).astype(int)
     positions = _grid(shape, spacing, (low + high) / 2)
+    where = anatomy.atlas_positions(positions)
 
-    anterior, posterior = anatomy.foreground(positions)
+    anterior, posterior = _from_atlas("anterior", where), _from_atlas("posterior", where)
     structure = anterior + posterior > 0.5
     in_front = positions[1] > border if anatomy.flat_border else anterior > posterior
     labels = np.where(structure, np.where(in_front, ANTERIOR, POSTERIOR), 0).astype(np.uint8)
 
-    image = _tissue(anatomy, positions, structure)
+    image = _tissue(where, anatomy.texture, structure)
     image *= np.exp(BIAS_SD * _at(rng.standard_normal((4, 4, 4)), positions, 40.0))
     image += rng.uniform(0.02, 0.05) * gaussian_filter(rng.standard_normal(image.shape), 0.5) / 0.45
     image = np.maximum(image, 0)
@@ -180,18 +183,17 @@ def _acquire(
     return Phantom(image.astype(dtype), labels, tuple(float(s) for s in spacing))
 
 
-def _tissue(anatomy: Anatomy, positions: np.ndarray, structure: np.ndarray) -> np.ndarray:
-    """Intensities 0-1: what the atlas has inside and outside the structure, meeting at this anatomy's own border."""
-    where = anatomy.atlas_positions(positions)
-    inside, outside = (_at(load_atlas()[name], where, 1.0, order=1) for name in ("hippocampus", "background"))
-    texture = _at(anatomy.texture, where, TEXTURE_SPACING)
-    outside = outside + OUTSIDE_TEXTURE * texture
+def _tissue(where: np.ndarray, texture: np.ndarray, structure: np.ndarray) -> np.ndarray:
+    """Intensities 0-1 at atlas positions: what the atlas has inside and outside, meeting at this structure's border."""
+    texture = _at(texture, where, TEXTURE_SPACING)
+    inside = _from_atlas("hippocampus", where) + INSIDE_TEXTURE * texture
+    outside = _from_atlas("background", where) + OUTSIDE_TEXTURE * texture
     # The mean image blurs the borders between tissues: fluid, grey and white matter get theirs back.
     for low, high, border in ((FLUID, GREY, 0.25), (GREY, WHITE, 0.55)):
         outside = outside + (high - low) * (expit((outside - border) / 0.03) - expit((outside - border) / 0.12))
     outside = outside + VESSEL * np.maximum(0, texture - 1.1)
     share = gaussian_filter(structure.astype(np.float32), 0.5)  # voxels at the border hold both
-    return share * (inside + INSIDE_TEXTURE * texture) + (1 - share) * outside
+    return share * inside + (1 - share) * outside
 
 
 def random_intensity_max(rng: np.random.Generator, dtype: type = np.float32) -> float:
@@ -346,46 +348,15 @@ def _write_slices(
     study = study or StudyHeader.from_seed(seed)
     series_uid = _uid(study.study_uid, description, seed)
     volume = _as_int16(volume)
-    step = np.linalg.norm(affine[:3, :3], axis=0)  # mm along columns, rows, slices
-    direction = affine[:3, :3] / step
-    count = volume.shape[2]
-    numbers = _rng(seed, "slices").permutation(count) + 1
+    numbers = _rng(seed, "slices").permutation(volume.shape[2]) + 1
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    for k in range(count):
-        ds = pydicom.Dataset()
-        ds.ImageType = ["DERIVED", "SECONDARY", "AXIAL"]
-        ds.SOPClassUID = MRImageStorage
+    for k, number in enumerate(numbers):
+        ds = _header(study, series_uid, description, modality)
         ds.SOPInstanceUID = _uid(series_uid, k)
-        ds.StudyDate = ds.SeriesDate = study.study_date
-        ds.StudyTime = ds.SeriesTime = study.study_time
-        ds.AccessionNumber = study.accession_number
-        ds.Modality = modality
-        ds.Manufacturer = ""
-        ds.ReferringPhysicianName = ""
-        ds.StudyDescription = study.study_description
-        ds.SeriesDescription = description
-        ds.PatientName = study.patient_name
-        ds.PatientID = study.patient_id
-        ds.SliceThickness = _decimal(step[2])
-        ds.StudyInstanceUID = study.study_uid
-        ds.SeriesInstanceUID = series_uid
-        ds.StudyID = study.study_id
-        ds.InstanceNumber = int(numbers[k])
-        ds.ImagePositionPatient = [_decimal(x) for x in affine[:3, :3] @ (0, 0, k) + affine[:3, 3]]
-        ds.ImageOrientationPatient = [_decimal(x) for x in direction[:, :2].T.ravel()]
-        ds.FrameOfReferenceUID = _uid(series_uid, "frame of reference")
-        ds.ImagesInAcquisition = count
-        ds.PositionReferenceIndicator = ""
-        ds.SamplesPerPixel = 1
-        ds.PhotometricInterpretation = "MONOCHROME2"
-        ds.Rows, ds.Columns = volume.shape[1], volume.shape[0]
-        ds.PixelSpacing = [_decimal(step[1]), _decimal(step[0])]  # between rows, then between columns
-        ds.BitsAllocated = ds.BitsStored = 16
-        ds.HighBit = 15
-        ds.PixelRepresentation = 1
-        ds.WindowCenter, ds.WindowWidth = 470, 950
-        ds.PixelData = volume[:, :, k].T.astype("<i2").tobytes()
+        ds.InstanceNumber = int(number)
+        ds.ImagesInAcquisition = len(numbers)
+        _set_pixels(ds, volume[:, :, k], affine, k)
         for keyword, value in overrides.items():
             if value is None:
                 ds.pop(keyword, None)
@@ -397,6 +368,48 @@ def _write_slices(
         ds.save_as(path, enforce_file_format=True)
         paths.append(path)
     return paths
+
+
+def _header(study: StudyHeader, series_uid: str, description: str, modality: str) -> pydicom.Dataset:
+    """What all slices of a series share; what the real HippoCrop series leave out or empty is so here."""
+    ds = pydicom.Dataset()
+    ds.ImageType = ["DERIVED", "SECONDARY", "AXIAL"]
+    ds.SOPClassUID = MRImageStorage
+    ds.StudyDate = ds.SeriesDate = study.study_date
+    ds.StudyTime = ds.SeriesTime = study.study_time
+    ds.AccessionNumber = study.accession_number
+    ds.Modality = modality
+    ds.Manufacturer = ""
+    ds.ReferringPhysicianName = ""
+    ds.StudyDescription = study.study_description
+    ds.SeriesDescription = description
+    ds.PatientName = study.patient_name
+    ds.PatientID = study.patient_id
+    ds.StudyInstanceUID = study.study_uid
+    ds.SeriesInstanceUID = series_uid
+    ds.StudyID = study.study_id
+    ds.SeriesNumber = None
+    ds.FrameOfReferenceUID = _uid(series_uid, "frame of reference")
+    ds.PositionReferenceIndicator = ""
+    ds.WindowCenter, ds.WindowWidth = 470, 950
+    return ds
+
+
+def _set_pixels(ds: pydicom.Dataset, pixels: np.ndarray, affine: np.ndarray, k: int) -> None:
+    """Pixels [columns, rows] of slice `k`, and where they lie: affine [4, 4] maps (column, row, slice) to LPS mm."""
+    step = np.linalg.norm(affine[:3, :3], axis=0)
+    direction = affine[:3, :2] / step[:2]
+    ds.ImagePositionPatient = [_decimal(x) for x in affine[:3, 2] * k + affine[:3, 3]]
+    ds.ImageOrientationPatient = [_decimal(x) for x in direction.T.ravel()]
+    ds.PixelSpacing = [_decimal(step[1]), _decimal(step[0])]  # between rows, then between columns
+    ds.SliceThickness = _decimal(step[2])
+    ds.SamplesPerPixel = 1
+    ds.PhotometricInterpretation = "MONOCHROME2"
+    ds.Columns, ds.Rows = pixels.shape
+    ds.BitsAllocated = ds.BitsStored = 16
+    ds.HighBit = 15
+    ds.PixelRepresentation = 1
+    ds.PixelData = pixels.T.astype("<i2").tobytes()
 
 
 def _decimal(value: float) -> str:
@@ -502,31 +515,33 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def read_nifti(path: Path) -> Phantom:
-    """Any NIfTI volume as RAS with its spacing; it has no labels."""
+    """A NIfTI volume as RAS with its spacing; it has no labels. Raises ValueError where it is none or not 3D."""
     import nibabel as nib
 
-    image = nib.as_closest_canonical(nib.load(path))
-    array = np.asarray(image.dataobj)
+    try:
+        image = nib.as_closest_canonical(nib.load(path))
+        array = np.asarray(image.dataobj)
+    except (OSError, EOFError, nib.filebasedimages.ImageFileError) as error:
+        raise ValueError(f"{path} cannot be read as NIfTI: {error}") from error
+    if array.ndim != 3:
+        raise ValueError(f"{path} has {array.ndim} dimensions, not 3")
     return Phantom(array, np.zeros(array.shape, np.uint8), tuple(float(s) for s in image.header.get_zooms()[:3]))
 
 
 def main(argv: list[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
-    if args.kind == "nifti":
-        names = make_training_set(
-            args.out,
-            args.count,
-            args.seed,
-            shape=args.shape,
-            spacing=args.spacing,
-            dtype=args.dtype,
-            orientation=args.orientation,
-        )
-        print(f"{len(names)} images and labels in {args.out}")
-        return 0
-    for seed in range(args.seed, args.seed + args.count):
-        volume = read_nifti(args.volume) if args.volume else None
-        print(write_study(args.out / f"Study{seed + 1}", volume, seed=seed, brain_series=args.brain_series))
+    try:
+        if args.kind == "nifti":
+            options = {name: getattr(args, name) for name in ("shape", "spacing", "dtype", "orientation")}
+            names = make_training_set(args.out, args.count, args.seed, **options)
+            print(f"{len(names)} images and labels in {args.out}")
+        else:
+            volume = read_nifti(args.volume) if args.volume else None
+            for seed in range(args.seed, args.seed + args.count):
+                print(write_study(args.out / f"Study{seed + 1}", volume, seed=seed, brain_series=args.brain_series))
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
     return 0
 
 

@@ -148,9 +148,9 @@ def test_the_default_series_is_like_the_real_one(tmp_path):
     assert list(first.ImageOrientationPatient) == [1, 0, 0, 0, 1, 0]
     assert list(first.ImageType) == ["DERIVED", "SECONDARY", "AXIAL"]
     assert (first.SeriesDescription, first.WindowCenter, first.WindowWidth) == ("HippoCrop", 470, 950)
-    for gap in ("PatientBirthDate", "PatientSex", "SeriesNumber", "PatientPosition", "SpacingBetweenSlices"):
+    assert first.SeriesNumber is None
+    for gap in ("PatientBirthDate", "PatientSex", "PatientPosition", "SpacingBetweenSlices", "RescaleSlope"):
         assert gap not in first
-    assert "RescaleSlope" not in first
 
 
 def test_names_and_numbers_say_nothing_about_the_order(tmp_path):
@@ -210,6 +210,14 @@ def test_command_line(tmp_path, capsys):
     assert phantom.main(["dicom", "--out", str(out), "--volume", str(volume), "--brain-series", "0"]) == 0
     assert str(out / "Study1") in capsys.readouterr().out
     assert len(list((out / "Study1").rglob("IM*"))) == 14
+
+
+@pytest.mark.parametrize(
+    "arguments", [["dicom", "--volume", "nowhere.nii.gz"], ["nifti", "--orientation", "XYZ", "--shape", "9,9,9"]]
+)
+def test_bad_input_is_one_line(tmp_path, capsys, arguments):
+    assert phantom.main([*arguments, "--out", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 @pytest.mark.parametrize("arguments", [["nifti"], ["nifti", "--out", "x", "--shape", "1,2"], ["nonsense"]])
