@@ -100,7 +100,7 @@ def register(crop: Crop, mean: np.ndarray, positions: np.ndarray) -> None:
 
 
 def centre_maps(crops: list[Crop]) -> None:
-    """Undo the common part of the maps, so that the atlas has the mean size, tilt and place of its crops."""
+    """Undo the common part of the maps, so that the atlas has the mean size and tilt of its crops."""
     common = np.mean([crop.to_voxel[:, :3] for crop in crops], axis=0)
     undo = np.linalg.inv(common)
     for crop in crops:
