@@ -23,6 +23,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -37,11 +38,11 @@ LAYOUTS = [(sub, *names) for sub in ("TrainingSet", "") for names in (("images",
 BACKGROUND, ANTERIOR, POSTERIOR = 0, 1, 2
 DECATHLON_PAIRS = 260  # in the complete Task04_Hippocampus
 
-MAX_VOXELS = 2**28  # a header may promise more than memory holds
+MAX_VOXELS = 2**26  # a header may promise more than memory holds
 MIN_PAIRS = 5  # below this there is no "rest" to be far from
 MAD_TO_SD = 1.4826  # of a normal distribution
 # How far is far: robust standard deviations from the median. The floor on that deviation, as a share of the median,
-# keeps a homogeneous set from excluding normal variation: no spacing within 10 %, size within 40 %, volume within 12.5 %.
+# keeps a homogeneous set from excluding normal variation: spacing within 10 %, size within 40 %, volume within 12.5 %.
 FAR_SPACING, SPACING_FLOOR = 4, 0.025
 FAR_SIZE, SIZE_FLOOR = 4, 0.1
 FAR_VOLUME, VOLUME_FLOOR = 2.5, 0.05
@@ -118,6 +119,14 @@ class PairFacts:
 # --- one pair ---------------------------------------------------------------------------------------------------------
 
 
+class Volume(NamedTuple):
+    """A NIfTI volume in RAS."""
+
+    array: np.ndarray  # [X, Y, Z]
+    affine: np.ndarray  # [4, 4], mm
+    orientation: str  # in which it was stored
+
+
 class UnfitError(ValueError):
     """A file that is no volume of numbers: a stable code, and what was found."""
 
@@ -132,8 +141,8 @@ def person_of(name: str) -> str:
     return str((int(number[1]) + 1) // 2) if number else name
 
 
-def load_ras(path: Path) -> tuple[np.ndarray, np.ndarray, str]:
-    """Read a NIfTI volume: voxels [X, Y, Z] brought to RAS, its affine [4, 4] in mm, and the orientation as stored.
+def load_ras(path: Path) -> Volume:
+    """Read a NIfTI volume and bring its voxels to RAS.
 
     Raises UnfitError, and whatever nibabel raises on files that are none.
     """
@@ -149,7 +158,7 @@ def load_ras(path: Path) -> tuple[np.ndarray, np.ndarray, str]:
     if not np.isfinite(file.affine).all() or np.linalg.det(file.affine[:3, :3]) == 0:
         raise UnfitError("unreadable", "its affine places no voxel")
     ras = nib.as_closest_canonical(file)
-    return np.asanyarray(ras.dataobj), ras.affine, "".join(nib.aff2axcodes(file.affine))
+    return Volume(np.asanyarray(ras.dataobj), ras.affine, "".join(nib.aff2axcodes(file.affine)))
 
 
 def examine_pair(image_path: Path | None, label_path: Path | None) -> PairFacts:
@@ -163,7 +172,7 @@ def examine_pair(image_path: Path | None, label_path: Path | None) -> PairFacts:
             facts.problems.append(f"unpaired: no {kind} of this name")
             continue
         try:
-            facts.__dict__[f"{kind}_sha256"] = _sha256(paths[kind])
+            setattr(facts, f"{kind}_sha256", _sha256(paths[kind]))
             volumes[kind] = load_ras(paths[kind])
         except UnfitError as error:
             facts.problems.append(f"{error.code}: {kind}: {error.found}")
@@ -171,13 +180,13 @@ def examine_pair(image_path: Path | None, label_path: Path | None) -> PairFacts:
         except Exception as error:  # noqa: BLE001
             text = str(error).replace(str(paths[kind]), name).strip() or type(error).__name__
             facts.problems.append(f"unreadable: {kind}: {' '.join(text.split())}")
-    for array, affine, orientation in reversed(volumes.values()):  # the image's count, where there are both
-        facts.shape, facts.orientation = array.shape, orientation
-        facts.spacing_mm = tuple(float(s) for s in voxel_sizes(affine))
+    for volume in reversed(volumes.values()):  # the image's count, where there are both
+        facts.shape, facts.orientation = volume.array.shape, volume.orientation
+        facts.spacing_mm = tuple(float(s) for s in voxel_sizes(volume.affine))
     if "image" in volumes:
-        _examine_image(volumes["image"][0], facts)
+        _examine_image(volumes["image"], facts)
     if "label" in volumes:
-        _examine_label(*volumes["label"][:2], facts)
+        _examine_label(volumes["label"], facts)
     if len(volumes) == 2:
         _compare(volumes["image"], volumes["label"], facts)
     return facts
@@ -192,7 +201,8 @@ def _content(array: np.ndarray) -> str:
     return hashlib.sha256(repr(array.shape).encode() + array.astype(np.float32).tobytes()).hexdigest()
 
 
-def _examine_image(array: np.ndarray, facts: PairFacts) -> None:
+def _examine_image(image: Volume, facts: PairFacts) -> None:
+    array = image.array
     facts.intensity_type = str(array.dtype)
     facts.image_content = _content(array)
     finite = np.isfinite(array)
@@ -204,7 +214,8 @@ def _examine_image(array: np.ndarray, facts: PairFacts) -> None:
         facts.problems.append(f"empty: image: every voxel is {facts.intensity_min:g}")
 
 
-def _examine_label(array: np.ndarray, affine: np.ndarray, facts: PairFacts) -> None:
+def _examine_label(label: Volume, facts: PairFacts) -> None:
+    array = label.array
     facts.label_content = _content(array)
     values = np.unique(array)
     strange = np.setdiff1d(values, [BACKGROUND, ANTERIOR, POSTERIOR])
@@ -215,11 +226,11 @@ def _examine_label(array: np.ndarray, affine: np.ndarray, facts: PairFacts) -> N
     for structure, value in (("anterior", ANTERIOR), ("posterior", POSTERIOR)):
         if value not in values:
             facts.problems.append(f"structure missing: no {structure} voxel")
-    voxel_mm3 = abs(np.linalg.det(affine[:3, :3]))
+    voxel_mm3 = abs(np.linalg.det(label.affine[:3, :3]))
     masks = {"anterior": array == ANTERIOR, "posterior": array == POSTERIOR, "total": array > 0}
     for structure, mask in masks.items():
-        facts.__dict__[f"{structure}_mm3"] = round(float(mask.sum() * voxel_mm3), 2)
-        facts.__dict__[f"{structure}_components"] = ndimage.label(mask, np.ones((3, 3, 3)))[1]  # corners connect
+        setattr(facts, f"{structure}_mm3", round(float(mask.sum() * voxel_mm3), 2))
+        setattr(facts, f"{structure}_components", ndimage.label(mask, np.ones((3, 3, 3)))[1])  # corners connect
     if masks["anterior"].any() and masks["posterior"].any():
         facts.border_y, facts.border_misfits = border_plane(array)
 
@@ -237,14 +248,15 @@ def border_plane(label: np.ndarray) -> tuple[int, int]:
     return y, int(misfits[y])
 
 
-def _compare(image: tuple, label: tuple, facts: PairFacts) -> None:
-    if image[0].shape != label[0].shape:
-        facts.problems.append(f"shapes differ: image {image[0].shape}, label {label[0].shape}")
-    elif not np.allclose(image[1], label[1], atol=1e-3):
-        difference = np.abs(image[1] - label[1]).max()
-        facts.problems.append(f"affines differ: by up to {difference:g} mm")
+def _compare(image: Volume, label: Volume, facts: PairFacts) -> None:
+    if image.orientation != label.orientation:
+        facts.problems.append(f"affines differ: image stored as {image.orientation}, label as {label.orientation}")
+    elif image.array.shape != label.array.shape:
+        facts.problems.append(f"shapes differ: image {image.array.shape}, label {label.array.shape}")
+    elif not np.allclose(image.affine, label.affine, atol=1e-3):
+        facts.problems.append(f"affines differ: by up to {np.abs(image.affine - label.affine).max():g} mm")
     if facts.kept:
-        facts.profiles = surface_profiles(image[0], label[0])
+        facts.profiles = surface_profiles(image.array, label.array)
 
 
 # --- one pair among the others ----------------------------------------------------------------------------------------
@@ -263,15 +275,20 @@ def robust_deviation(values: Sequence[float], floor: float) -> np.ndarray:
 
 def judge(pairs: list[PairFacts]) -> None:
     """Add to each pair the problems and flags that show only beside the others."""
-    _exclude_far(pairs)
+    _exclude_unlike(pairs)
     _exclude_duplicates(pairs)
     _flag(pairs)
 
 
-def _exclude_far(pairs: list[PairFacts]) -> None:
+def _exclude_unlike(pairs: list[PairFacts]) -> None:
+    """Exclude what is stored, spaced or cut unlike the rest."""
     sound = [pair for pair in pairs if pair.kept]
     if len(sound) < MIN_PAIRS:
         return
+    orientation, _ = Counter(pair.orientation for pair in sound).most_common(1)[0]
+    for pair in sound:
+        if pair.orientation != orientation:
+            pair.problems.append(f"orientation unlike the rest: {pair.orientation}, usual is {orientation}")
     sizes = np.array([pair.shape for pair in sound]) * [pair.spacing_mm for pair in sound]
     spacings = np.array([pair.spacing_mm for pair in sound])
     for what, values, limit, floor in (

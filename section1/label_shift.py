@@ -1,14 +1,15 @@
 """Does a label lie on its image, or a voxel beside it?
 
 Across its surface the hippocampus looks alike in all images: here white matter, there cerebrospinal fluid. So the
-intensities along the normals of a label's surface say where the label lies. What they say is learned from the set itself:
-every label is also moved by one voxel each way, and a linear model learns to read the move from the intensities. It is
-fitted without the persons whom it judges.
+intensities along the normals of a label's surface say where the label lies. What they say is learned from the set
+itself: every label is also moved by one voxel each way, and a linear model learns to read the move from them.
+It is fitted without the persons whom it judges.
 
-Measured on 208 pairs of the Decathlon's hippocampi, five of which are known to be moved (a network's Dice rose by .05-.10
-when they were shifted back), with a limit of 0.6 voxels: all five are flagged and one other; of labels moved on purpose,
-87 % (81-90 % by direction). Drawn at random, 20 pairs give 7 % false alarms, 80 pairs 1 %. Tried and left: correlation
-with a mean image (none of the five among its first twenty) and the strength of the gradient along the surface (one).
+Measured on 208 pairs of the Decathlon's hippocampi, five of which are known to be moved (a network's Dice rose by
+.05-.10 when they were shifted back), with a limit of 0.6 voxels: all five are flagged and one other; of labels moved on
+purpose, 87 % (81-90 % by direction). Drawn at random, 20 pairs give 7 % false alarms, 80 pairs 1 %. Tried and left:
+correlation with a mean image (none of the five among its first twenty) and the strength of the gradient along the
+surface (one).
 """
 
 from __future__ import annotations
