@@ -12,9 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from pydicom import Dataset
-from scipy.ndimage import binary_erosion
 
 ANTERIOR, POSTERIOR = 1, 2
 COLOURS = {ANTERIOR: "#E69F00", POSTERIOR: "#56B4E9"}  # told apart by colour-blind readers too
@@ -23,6 +22,7 @@ SIZE = (1400, 1000)
 MARGIN = 48
 COLUMN = 360  # width of the text on the left
 HALF = COLUMN // 2 + 8  # where its second half begins
+IDENTITY = 168  # y of its first line
 RULE_GAP = 34  # above a dividing line
 VIEWS = (MARGIN + COLUMN + 56, MARGIN, SIZE[0] - MARGIN, 884)  # left, top, right, bottom of all pictures together
 GUTTER = (26, 34, 10, 24)  # left, top, right, bottom of a picture: room for its letters and title
@@ -33,6 +33,7 @@ FOOTER = 912  # y of the last line across
 BACKGROUND, LINE = "#0C0F14", "#2A313C"
 BRIGHT, NORMAL, MUTED, WARNING = "#F4F6F8", "#C9D1DB", "#8B97A6", "#F2C14E"
 CONTOUR = 2  # pixels
+MOST_LETTERS = 200  # of one value: DICOM allows 64 in an alphabet, a broken file may have a million
 RESEARCH = "Research use only. Not a medical device: not for diagnosis."
 NOT_FOR = (
     "Contours and volumes were made by a program and nobody has checked them. "
@@ -62,7 +63,7 @@ def create_report(
         raise ValueError(f"volume and labels must be one 3D grid, not {volume.shape} and {labels.shape}")
     page = Page()
     page.heading()
-    y = page.identity(header, 168)
+    y = page.identity(header, IDENTITY)
     y = page.figures(volumes_mm3, page.rule(y))
     page.provenance(volume.shape, spacing, model, series_description, page.rule(y))
     page.views(volume, labels, spacing)
@@ -110,9 +111,15 @@ def render(view: View, grey: np.ndarray, labels: np.ndarray, size: tuple[int, in
     pixels = np.repeat(zoom_to(display_plane(grey, view), size, Image.Resampling.BICUBIC)[..., None], 3, axis=2)
     mask = zoom_to(display_plane(labels, view), size, Image.Resampling.NEAREST)
     for label, colour in COLOURS.items():
-        inside = mask == label
-        pixels[inside & ~binary_erosion(inside, np.ones((3, 3)), iterations=CONTOUR)] = _rgb(colour)
+        pixels[rim(mask == label)] = _rgb(colour)
     return Image.fromarray(pixels)
+
+
+def rim(inside: np.ndarray) -> np.ndarray:
+    """The outermost pixels of a mask [rows, columns], closed also at the picture's edge."""
+    padded = Image.fromarray(np.pad(inside.astype(np.uint8), CONTOUR))
+    core = np.asarray(padded.filter(ImageFilter.MinFilter(2 * CONTOUR + 1)))[CONTOUR:-CONTOUR, CONTOUR:-CONTOUR]
+    return inside & (core == 0)
 
 
 def window(volume: np.ndarray) -> np.ndarray:
@@ -170,15 +177,14 @@ def drawable(text: str) -> str:
 
 
 def person(name: object) -> str:
-    """A DICOM name as people write it: family name, given names."""
-    written = next(
-        (group for group in str(name or "").split("=") if group.strip("^ ")), ""
-    )  # alphabetic, ideographic, ...
+    """A DICOM name as people write it: family name, given names; in the first of its alphabets that says something."""
+    written = next((group for group in str(name or "").split("=") if group.strip("^ ")), "")
     family, *others = (part.strip() for part in written.split("^"))
     return ", ".join(part for part in (family, " ".join(filter(None, others))) if part)
 
 
 def date(value: object) -> str:
+    """A DICOM date as YYYY-MM-DD; what is no date as it stands."""
     text = str(value or "")
     return f"{text[:4]}-{text[4:6]}-{text[6:]}" if len(text) == 8 and text.isdecimal() else text
 
@@ -249,7 +255,7 @@ class Page:
     def field(self, x: float, y: float, name: str, value: object, width: int, sizes: range, lines: int = 1) -> float:
         """A small name with its value below; returns the baseline of the last line."""
         self.text(x, y, name, 14, MUTED)
-        text = drawable(str(value or "").strip()) or "-"
+        text = drawable(str(value or "").strip()[:MOST_LETTERS]) or "-"
         written, size = fit(text, sizes, width, lines)
         y += 7 + round(sizes[0] * 1.2)  # whatever the size, so that neighbours share a baseline
         for number, line in enumerate(written):
@@ -267,8 +273,7 @@ class Page:
         y += 40
         width, sizes = COLUMN - HALF, range(20, 11, -1)
         self.field(MARGIN, y, "Study date", date(header.get("StudyDate")), width, sizes)
-        self.field(MARGIN + HALF, y, "Accession number", header.get("AccessionNumber"), width, sizes)
-        return y + 31  # the baseline of both values
+        return self.field(MARGIN + HALF, y, "Accession number", header.get("AccessionNumber"), width, sizes)
 
     def figures(self, volumes_mm3: Mapping[str, float], y: float) -> float:
         """The volumes, and how the two parts share the total."""

@@ -144,6 +144,17 @@ def test_nothing_to_send_is_not_sent(listen):
     assert not send_to_archive([], LOCALHOST, listen(), "ARCHIVE").sent
 
 
+@pytest.mark.parametrize("responses", [0, 2])
+def test_an_exit_status_of_success_is_not_believed_alone(files, monkeypatch, tmp_path, responses):
+    program = tmp_path / "storescu"
+    program.write_text("#!/bin/sh\n" + "echo 'I: Received Store Response (Success)'\n" * responses)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    outcome = send_to_archive(files, LOCALHOST, 104, "ARCHIVE")
+    assert not outcome.sent
+    assert f"{responses} of 3" in outcome.detail
+
+
 def test_without_storescu_the_outcome_says_what_to_install(files, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     outcome = send_to_archive(files, LOCALHOST, 104, "ARCHIVE")

@@ -1,9 +1,11 @@
 """The page: contours on the anatomy, words that are the study's, and nothing outside its frame."""
 
+import time
+
 import numpy as np
 import pytest
 from PIL import Image
-from pydicom import Dataset
+from pydicom import Dataset, config
 
 import report
 from phantom import make_phantom
@@ -19,8 +21,9 @@ GRIDS = [  # shapes and spacings, all unequal
 
 def make_header(**values: str) -> Dataset:
     header = Dataset()
-    for keyword, value in values.items():
-        setattr(header, keyword, value)
+    with config.disable_value_validation():
+        for keyword, value in values.items():
+            setattr(header, keyword, value)
     return header
 
 
@@ -140,6 +143,14 @@ def test_slices_cut_the_middle_of_their_structure():
     assert axial.index in (4, 6)
 
 
+def test_a_contour_is_closed_also_at_the_edge_of_the_picture():
+    inside = np.zeros((20, 30), bool)
+    inside[:, :12] = True
+    core = np.zeros_like(inside)
+    core[2:18, 2:10] = True
+    assert np.array_equal(report.rim(inside), inside & ~core)
+
+
 def test_marks_stand_where_the_coronal_pictures_are_cut():
     shape, spacing = (21, 60, 25), (1.3, 0.8, 1.1)
     labels = np.zeros(shape, np.uint8)
@@ -233,6 +244,14 @@ LONG = make_header(
     StudyDate="20200119",
     AccessionNumber="M" * 16,
 )
+
+
+def test_a_value_of_a_million_letters_costs_no_time(words):
+    header = make_header(PatientName="^".join(["x" * 1_000_000] * 2), PatientID="y z" * 300_000)
+    started = time.monotonic()
+    draw(np.zeros((20, 20, 20)), np.zeros((20, 20, 20), np.uint8), header=header)
+    assert time.monotonic() - started < 2
+    assert any(text.endswith("…") for text, _ in words)
 
 
 @pytest.mark.parametrize("header", [Dataset(), LONG], ids=["empty", "long"])
