@@ -31,27 +31,27 @@ def rotations(count: int, device: torch.device) -> Tensor:
     return matrix
 
 
-def elastic_field(count: int, sizes: torch.Size, device: torch.device) -> Tensor:
+def elastic_field(count: int, sizes: tuple[int, ...], device: torch.device) -> Tensor:
     """[count, X, Y, Z, 3]: a smooth displacement in voxels, control points interpolated linearly."""
     points = [max(2, size // ELASTIC_SPACING + 1) for size in sizes]
     coarse = torch.randn((count, 3, *points)).mul(ELASTIC).to(device)
     return functional.interpolate(coarse, size=sizes, mode="trilinear", align_corners=True).permute(0, 2, 3, 4, 1)
 
 
-def random_geometry(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The same random rotation, scaling, shift and elastic deformation for image and labels.
+def random_geometry(images: Tensor, labels: Tensor, window: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """The same random rotation, scaling, shift and elastic deformation for image and labels, seen through a window.
 
-    images [N, X, Y, Z] float, labels [N, X, Y, Z] uint8 with 0, 1, 2; what comes from outside is 0 in both.
-    No flips: the set has one handedness, and the orientation is information.
+    images [N, X, Y, Z] float, labels [N, X, Y, Z] uint8 with 0, 1, 2 -> both [N, *window], around the middle; what
+    comes from outside is 0 in both. No flips: the set has one handedness, and the orientation is information.
     """
     count, *sizes = images.shape
     device = images.device
     half = (torch.tensor(sizes, device=device) - 1) / 2
-    axes = [torch.arange(size, device=device) - (size - 1) / 2 for size in sizes]
+    axes = [torch.arange(size, device=device) - (size - 1) / 2 for size in window]
     voxels = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
     matrix = rotations(count, device) * (1 + uniform((count, 1, 3), SCALE, device))
     where = torch.einsum("xyzj,nij->nxyzi", voxels, matrix) + uniform((count, 1, 1, 1, 3), SHIFT, device)
-    grid = ((where + elastic_field(count, images.shape[1:], device)) / half).flip(-1)
+    grid = ((where + elastic_field(count, window, device)) / half).flip(-1)
     # The structures go through the same linear interpolation as the image: smoother borders than nearest voxels.
     stack = torch.stack([images, (labels == 1).to(images.dtype), (labels == 2).to(images.dtype)], dim=1)
     image, anterior, posterior = functional.grid_sample(stack, grid, align_corners=True).unbind(dim=1)
@@ -72,7 +72,7 @@ def random_intensity(images: Tensor) -> Tensor:
     return images + noise * uniform(one, NOISE, images.device)
 
 
-def augment(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Geometry and intensity, for images and labels [N, X, Y, Z]; new tensors of the same shape."""
-    images, labels = random_geometry(images, labels)
+def augment(images: Tensor, labels: Tensor, window: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Geometry and intensity, for images and labels [N, X, Y, Z]; new tensors [N, *window]."""
+    images, labels = random_geometry(images, labels, window)
     return random_intensity(images), labels

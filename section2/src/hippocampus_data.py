@@ -155,14 +155,17 @@ class SlicesDataset(Dataset):
 
     The volumes are normalised once and laid into the middle of one common shape, so that an epoch's augmentation is a
     few calls over batches of whole volumes (three-dimensional, then sliced) and a batch of slices is one indexing.
+    Augmented volumes are seen through a window of the median size: the largest would mostly add empty voxels.
     With `dims` 3 the items are whole volumes.
     """
 
     def __init__(self, cases: list[Case], dims: int, context: int, multiple: int, device: torch.device):
         self.dims, self.context = dims, context
-        shape = np.max([case.image.shape for case in cases], axis=0)
-        shape[1] += context - 1  # a neighbour for the outermost slices
-        shape = -(-shape // multiple) * multiple
+        sizes = np.array([case.image.shape for case in cases])
+        shape, window = (-(-size // multiple) * multiple for size in (sizes.max(axis=0), np.median(sizes, axis=0)))
+        if dims == 2:
+            shape[1] = window[1] = sizes[:, 1].max() + context - 1  # all slices, with neighbours for the outermost
+        self.window = tuple(int(size) for size in window)
         self.images = torch.zeros((len(cases), *shape), device=device)
         self.labels = torch.zeros((len(cases), *shape), dtype=torch.uint8, device=device)
         self.items = []
@@ -177,7 +180,7 @@ class SlicesDataset(Dataset):
     def augment(self) -> None:
         """Draws a new deformation and intensity for each volume; call it once before each epoch."""
         batches = zip(self.images.split(AUGMENTED_AT_ONCE), self.labels.split(AUGMENTED_AT_ONCE), strict=True)
-        drawn = [augment(images, labels) for images, labels in batches]
+        drawn = [augment(images, labels, self.window) for images, labels in batches]
         self.shown_images, self.shown_labels = (torch.cat(part) for part in zip(*drawn, strict=True))
 
     def __len__(self) -> int:

@@ -61,7 +61,9 @@ def predict_file(path: Path, model: ExportedModel, args: argparse.Namespace) -> 
     image = read_nifti(path)
     extent = np.array(image.shape) * image.header.get_zooms()
     if extent.max() > LARGEST_MM:
-        raise DataError(f"{path}: is {extent.max():.0f} mm long, a crop around a hippocampus is at most {LARGEST_MM} mm")
+        raise DataError(
+            f"{path}: is {extent.max():.0f} mm long, a crop around a hippocampus is at most {LARGEST_MM} mm"
+        )
     truth = read_nifti(args.labels / path.name) if args.labels else None
     probabilities = segment(image, model)
     labels = probabilities.argmax(axis=0).astype(np.uint8)

@@ -69,8 +69,7 @@ class UNetExperiment:
         torch.manual_seed(config.seed)
         self.device = choose_device(config.device)
         self.segmenter = VolumeSegmenter(config).to(self.device)
-        if config.dims == 2:
-            self.segmenter.to(memory_format=torch.channels_last)
+        self.segmenter.to(memory_format=torch.channels_last if config.dims == 2 else torch.channels_last_3d)
         average = get_ema_multi_avg_fn(config.ema_decay)
         self.averaged = AveragedModel(self.segmenter, multi_avg_fn=average, use_buffers=True)
         self.history: list[dict] = []
