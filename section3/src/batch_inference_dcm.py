@@ -2,8 +2,8 @@
 
     python batch_inference_dcm.py [ROOT] [--output-dir DIR] [--max-workers N] [--save-summary [FILE]]
 
-Every study with files in or below ROOT is worked on, whatever its files and folders are called. The results of each go to
-DIR/<StudyInstanceUID>/ as inference_dcm.py writes them. Without ROOT: TestVolumes of $HIPPO_DATA, or of data/.
+Every study with files in or below ROOT is worked on, whatever its files and folders are called. The results of each go
+to DIR/<StudyInstanceUID>/ as inference_dcm.py writes them. Without ROOT: TestVolumes of $HIPPO_DATA, or of data/.
 
 Exit code 0: all studies succeeded. 1: any was refused or failed, or there was none. 2: usage. Research use only.
 """
@@ -109,7 +109,7 @@ class BatchProcessingStats:
 
 
 def find_hippocrop_studies(files: list[Path]) -> dict[str, list[Path]]:
-    """The DICOM images among `files` by their StudyInstanceUID. Whether a study has a HippoCrop series is told by its result.
+    """The DICOM images among `files` by StudyInstanceUID. Whether one has a HippoCrop series, its result will tell.
 
     A damaged file may be a slice of any study that shares its folder, so it goes to each of these, and they will be
     refused; one that stands alone makes a study of its own under the name UNKNOWN_STUDY.
@@ -129,7 +129,7 @@ def find_hippocrop_studies(files: list[Path]) -> dict[str, list[Path]]:
     return studies
 
 
-def _study_uid_or_refusal(path: Path) -> str | None | Refusal:
+def _study_uid_or_refusal(path: Path) -> str | Refusal | None:
     try:
         return study_uid_of(path)
     except Refusal as refusal:
@@ -182,7 +182,7 @@ class _Worker:
 def run_batch_inference(
     studies: dict[str, list[Path]], output_dir: Path, model_path: Path, max_workers: int, send: Send = None
 ) -> BatchProcessingStats:
-    """Work on all studies (files by StudyInstanceUID) in parallel processes and print a line for each that is finished."""
+    """Work on all studies (files by StudyInstanceUID) in parallel processes; print a line for each that is finished."""
     stats = BatchProcessingStats(total=len(studies), workers=min(max_workers, len(studies)))
     threads = max(1, (os.cpu_count() or 1) // stats.workers)
     # Inherited by the workers: libraries with threads of their own shall neither oversubscribe the cores nor spin.

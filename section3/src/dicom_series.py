@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pydicom
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.uid import MediaStorageDirectoryStorage, MRImageStorage
 
 from refusal import Refusal
@@ -43,6 +43,7 @@ PERSON_ATTRIBUTES = ("PatientBirthDate", "PatientSex")
 # What pydicom and its decoders raise on damaged files.
 DICOM_ERRORS = (
     InvalidDicomError,
+    BytesLengthException,
     OSError,
     EOFError,
     ValueError,
@@ -56,6 +57,9 @@ DICOM_ERRORS = (
     struct.error,
     zlib.error,
 )
+
+# Digits and dots, ending in a digit: fit to name a folder, though DICOM asks for more (PS3.5, 9.1).
+UID_TEXT = re.compile(r"[0-9.]{0,63}[0-9]")
 
 # Formal faults of the headers are no concern of the user, and pydicom's messages quote values that may name a patient.
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
@@ -122,11 +126,6 @@ class Study:
         return header
 
 
-def is_uid(text: str) -> bool:
-    """Digits and dots, ending in a digit: fit to name a folder, though DICOM asks for more (PS3.5, 9.1)."""
-    return re.fullmatch(r"[0-9.]{0,63}[0-9]", text) is not None
-
-
 def list_files(folder: Path) -> list[Path]:
     """All files in or below `folder`, sorted."""
     return sorted(path for path in folder.rglob("*") if path.is_file())
@@ -136,7 +135,7 @@ def read_study(files: Iterable[Path], max_workers: int = 8) -> Study:
     """Read the headers of all files, which must belong to one study of one patient.
 
     Files that are no DICOM image are passed over and counted; a SOP Instance UID that comes again is counted once.
-    Raises Refusal: no-dicom, unreadable-dicom, invalid-uid, several-studies, several-patients.
+    Raises Refusal: no-dicom, unreadable-dicom, several-studies, several-patients.
     """
     files = list(files)
     with ThreadPoolExecutor(max_workers) as pool:  # reading waits for the disk, or the network behind it
@@ -149,8 +148,6 @@ def read_study(files: Iterable[Path], max_workers: int = 8) -> Study:
     if len(studies) > 1:
         raise Refusal("several-studies", f"found {len(studies)} studies, expected one: {', '.join(sorted(studies))}")
     uid = studies.pop()
-    if not is_uid(uid):
-        raise Refusal("invalid-uid", f"StudyInstanceUID is {uid[:64]!r}, expected digits and dots")
     patients = {instance.text("PatientID") for instance in by_uid.values()} - {""}
     if len(patients) > 1:
         raise Refusal("several-patients", f"study {uid} carries {len(patients)} different PatientIDs, expected one")
@@ -176,16 +173,16 @@ def study_uid_of(path: Path) -> str | None:
 def _read_instance(path: Path) -> Instance | None:
     try:
         header = pydicom.dcmread(path, stop_before_pixels=True)
+        if header.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
+            return None
     except InvalidDicomError:
         return None
     except DICOM_ERRORS as error:
         raise Refusal("unreadable-dicom", f"{path.name} cannot be read ({type(error).__name__})") from error
-    if header.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
-        return None
     instance = Instance(path, header)
     for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
-        if not instance.text(keyword):
-            raise Refusal("unreadable-dicom", f"{path.name} is a DICOM file without {keyword}; is it truncated?")
+        if not UID_TEXT.fullmatch(instance.text(keyword)):
+            raise Refusal("unreadable-dicom", f"{path.name} is a DICOM file without a valid {keyword}; is it damaged?")
     return instance
 
 

@@ -115,31 +115,31 @@ def _refuse_attribute(instance: Instance, keyword: str, expected: str) -> None:
 
 def _require_alike(slices: list[_Slice]) -> None:
     first = slices[0]
-    for one in slices[1:]:
-        for code, keyword, differs in (
-            ("geometry-mixed-size", "Rows", _texts_differ("Rows", first, one)),
-            ("geometry-mixed-size", "Columns", _texts_differ("Columns", first, one)),
-            ("geometry-mixed-frame", "FrameOfReferenceUID", _texts_differ("FrameOfReferenceUID", first, one)),
-            (
-                "geometry-mixed-spacing",
-                "PixelSpacing",
-                not np.allclose(first.pixel_spacing, one.pixel_spacing, rtol=SPACING_TOLERANCE, atol=0),
-            ),
-            (
-                "geometry-mixed-orientation",
-                "ImageOrientationPatient",
-                not np.allclose(
-                    [first.along_row, first.along_column], [one.along_row, one.along_column], atol=COSINE_TOLERANCE
-                ),
-            ),
-        ):
-            if differs:
-                values = [f"{each.instance.text(keyword)} in {each.name}" for each in (first, one)]
-                raise Refusal(code, f"{keyword} is {' but '.join(values)}; expected one value for all slices")
+    for keyword, code, is_same in (
+        ("Rows", "geometry-mixed-size", _same_text),
+        ("Columns", "geometry-mixed-size", _same_text),
+        ("FrameOfReferenceUID", "geometry-mixed-frame", _same_text),
+        ("PixelSpacing", "geometry-mixed-spacing", _same_spacing),
+        ("ImageOrientationPatient", "geometry-mixed-orientation", _same_orientation),
+    ):
+        for one in slices[1:]:
+            if not is_same(first, one, keyword):
+                values = " but ".join(f"{each.instance.text(keyword)} in {each.name}" for each in (first, one))
+                raise Refusal(code, f"{keyword} is {values}; expected one value for all slices")
 
 
-def _texts_differ(keyword: str, first: _Slice, second: _Slice) -> bool:
-    return first.instance.text(keyword) != second.instance.text(keyword)
+def _same_text(first: _Slice, second: _Slice, keyword: str) -> bool:
+    return first.instance.text(keyword) == second.instance.text(keyword)
+
+
+def _same_spacing(first: _Slice, second: _Slice, _: str) -> bool:
+    return np.allclose(first.pixel_spacing, second.pixel_spacing, rtol=SPACING_TOLERANCE, atol=0)
+
+
+def _same_orientation(first: _Slice, second: _Slice, _: str) -> bool:
+    return np.allclose(
+        [first.along_row, first.along_column], [second.along_row, second.along_column], atol=COSINE_TOLERANCE
+    )
 
 
 def _require_even_steps(slices: list[_Slice], normal: np.ndarray) -> None:
@@ -148,18 +148,17 @@ def _require_even_steps(slices: list[_Slice], normal: np.ndarray) -> None:
     steps = moves @ normal
     shifts = np.linalg.norm(moves - np.outer(steps, normal), axis=1)
     median = float(np.quantile(steps, 0.5, method="lower"))
-    for (before, after), step, shift in zip(pairwise(slices), steps, shifts, strict=True):
-        where = f"from {before.name} to {after.name}"
-        usual = f"the usual step is {median:.4g} mm"
-        if step <= STEP_TOLERANCE * median:
-            at = f"{step:.4g} mm {where}"
-            raise Refusal("geometry-duplicate-position", f"two slices at one position: {at}; {usual}")
-        if step >= GAP * median:
-            raise Refusal("geometry-gap", f"a slice is missing: {step:.4g} mm {where}; {usual}")
-        if abs(step - median) > STEP_TOLERANCE * median:
-            raise Refusal("geometry-uneven", f"uneven steps: {step:.4g} mm {where}; {usual}")
-        if shift > STEP_TOLERANCE * median:
-            raise Refusal("geometry-gantry-tilt", f"slices are shifted in their plane: {shift:.4g} mm {where}; {usual}")
+    tolerance = STEP_TOLERANCE * median
+    for code, fault, sizes, is_wrong in (
+        ("geometry-duplicate-position", "two slices at one position", steps, steps <= tolerance),
+        ("geometry-gap", "a slice is missing", steps, steps >= GAP * median),
+        ("geometry-uneven", "uneven steps", steps, np.abs(steps - median) > tolerance),
+        ("geometry-gantry-tilt", "slices shifted in their plane", shifts, shifts > tolerance),
+    ):
+        if is_wrong.any():
+            first = int(is_wrong.argmax())
+            between = f"{sizes[first]:.4g} mm from {slices[first].name} to {slices[first + 1].name}"
+            raise Refusal(code, f"{fault}: {between}; the usual step is {median:.4g} mm")
 
 
 def _stacked(slices: list[_Slice]) -> tuple[np.ndarray, np.ndarray]:
@@ -184,10 +183,10 @@ def _pixels(instance: Instance) -> np.ndarray:
         stored = dataset.pixel_array
         slope = float(dataset.get("RescaleSlope") or 1)
         intercept = float(dataset.get("RescaleIntercept") or 0)
+        shape = (dataset.Rows, dataset.Columns)
     except DICOM_ERRORS as error:
-        cause = " ".join(str(error).split())[:200]
-        raise Refusal("unreadable-pixels", f"the pixels of {name} cannot be decoded: {cause}") from error
-    if stored.shape != (dataset.Rows, dataset.Columns):
+        raise Refusal("unreadable-pixels", f"the pixels of {name} cannot be decoded: {str(error)[:200]}") from error
+    if stored.shape != shape:
         raise Refusal("unreadable-pixels", f"the pixels of {name} have shape {stored.shape}, expected one grey image")
     pixels = stored.astype(np.float32) * slope + intercept
     if not np.isfinite(pixels).all():
@@ -212,18 +211,13 @@ def _in_ras_order(voxels: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, n
 def to_model_grid(source: SourceVolume) -> np.ndarray:
     """The volume [X, Y, Z] float32 on the model's grid: RAS, 1 mm, over the same field of view.
 
-    The source's own voxels where its grid is that already, else cubic interpolation; finer sources are smoothed first
-    (sigma as in scikit-image's anti-aliasing). Beyond an oblique field of view the nearest voxels are repeated.
+    These are the source's own voxels where its grid is that already. Beyond an oblique field of view the nearest voxels
+    are repeated.
     """
     if _is_model_grid(source):
         return source.voxels
-    from scipy import ndimage  # here, since most series never need it and its import takes longer than the model
-
-    sigma = [max(0.0, (1 / length - 1) / 2) for length in source.spacing]
-    smooth = ndimage.gaussian_filter(source.voxels, sigma, mode="nearest")
     affine, shape = _model_grid(source)
-    to_source = np.linalg.inv(source.affine) @ affine
-    return ndimage.affine_transform(smooth, to_source, output_shape=shape, order=3, mode="nearest")
+    return _resampled(source.voxels, np.linalg.inv(source.affine) @ affine, shape)
 
 
 def to_source_grid(probabilities: np.ndarray, source: SourceVolume) -> np.ndarray:
@@ -232,17 +226,20 @@ def to_source_grid(probabilities: np.ndarray, source: SourceVolume) -> np.ndarra
     The probabilities are interpolated, not the labels: a border keeps its place between voxels.
     """
     if not _is_model_grid(source):
-        from scipy import ndimage
-
         affine, _ = _model_grid(source)
         to_model = np.linalg.inv(affine) @ source.affine
-        probabilities = np.stack(
-            [
-                ndimage.affine_transform(one, to_model, output_shape=source.voxels.shape, order=1, mode="nearest")
-                for one in probabilities
-            ]
-        )
+        probabilities = np.stack([_resampled(one, to_model, source.voxels.shape) for one in probabilities])
     return probabilities.argmax(axis=0).astype(np.uint8)
+
+
+def _resampled(array: np.ndarray, to_array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """`array` [X, Y, Z] seen through a grid of `shape`, whose indices `to_array` [4, 4] maps to the array's.
+
+    Cubic, as linear interpolation shrinks the structure: by 3 % against 2 % on phantoms with voxels of 0.45 to 1.5 mm.
+    """
+    from scipy import ndimage  # here, since few series need it and its import takes as long as the model
+
+    return ndimage.affine_transform(array, to_array, output_shape=shape, order=3, mode="nearest")
 
 
 def _is_model_grid(source: SourceVolume) -> bool:

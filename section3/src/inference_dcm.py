@@ -29,7 +29,7 @@ from pydicom.dataset import Dataset
 
 from archive import SendOutcome, send_to_archive
 from dicom_results import save_report_as_dcm
-from dicom_series import Series, consider_series, get_series_for_inference, is_uid, list_files, read_study
+from dicom_series import Series, consider_series, get_series_for_inference, list_files, read_study
 from dicom_volume import (
     SourceVolume,
     get_predicted_volumes,
@@ -130,8 +130,8 @@ def _output_folder(result: StudyResult, output_dir: Path | None) -> Path:
 
 
 def folder_name(study_uid: str | None) -> str:
-    """The name of a study's output folder: its UID, where that is known and can name one."""
-    return study_uid if study_uid and is_uid(study_uid) else "unidentified"
+    """The name of a study's output folder: its UID, where that is known."""
+    return study_uid or "unidentified"
 
 
 def measure_study(
@@ -203,7 +203,6 @@ def write_result(result: StudyResult, folder: Path) -> None:
     """Write result.json into `folder`; where there is no number, without the page of an earlier run beside it."""
     result.output_dir = str(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         if result.status != "success":
             _clear(folder)
         write_json(folder / RESULT, asdict(result))
@@ -221,6 +220,7 @@ def _clear(folder: Path) -> None:
 
 def write_json(path: Path, content: dict) -> None:
     """Write `content` under a temporary name and move it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{UNFINISHED}{path.name}")
     temporary.write_text(json.dumps(content, indent=2) + "\n")
     temporary.replace(path)

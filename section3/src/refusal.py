@@ -6,8 +6,7 @@ line, for people. The reason names files, attributes and UIDs, never a patient.
 code                         meaning
 ---------------------------  ------------------------------------------------------------------------------------------
 no-dicom                     the folder holds no DICOM image
-unreadable-dicom             a DICOM file is damaged so that its series cannot be told: a slice may be missing
-invalid-uid                  the StudyInstanceUID is not made of digits and dots
+unreadable-dicom             a DICOM file is damaged so that its series cannot be told; a slice may be missing
 several-studies              the files belong to more than one study
 several-patients             the files of the study name more than one PatientID
 no-hippocrop-series          no series of the study meets the conditions for the input
@@ -36,13 +35,14 @@ internal-error               a fault of this program
 class Refusal(Exception):
     """Input that gets no number, with the reason.
 
-    code: one of the table above; reason: one line, what was found and what was expected.
+    code: one of the table above. reason: what was found and what was expected; made one printable line here, as it may
+    quote what stands in a file.
     """
 
     def __init__(self, code: str, reason: str):
         super().__init__(code, reason)
         self.code = code
-        self.reason = reason
+        self.reason = "".join(letter if letter.isprintable() else " " for letter in reason)[:1000]
 
     def __str__(self) -> str:
         return f"{self.reason} [{self.code}]"

@@ -1,0 +1,147 @@
+"""A model whose answer is known to the voxel, and studies to feed it."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pydicom
+import pytest
+from onnx import TensorProto, helper
+
+from phantom import StudyHeader, write_series, write_study
+
+# What the threshold model sees as its classes. Each border lies halfway, where interpolation puts it.
+BACKGROUND, ANTERIOR, POSTERIOR = 300, 500, 100
+
+
+def _save_threshold_model(path: Path, card: dict | None) -> Path:
+    """volume -> one-hot probabilities: anterior from 400, posterior below 200."""
+    volume = helper.make_tensor_value_info("volume", TensorProto.FLOAT, ["X", "Y", "Z"])
+    probabilities = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [3, "X", "Y", "Z"])
+    nodes = [
+        helper.make_node("Less", ["volume", "low"], ["is_posterior"]),
+        helper.make_node("GreaterOrEqual", ["volume", "high"], ["is_anterior"]),
+        helper.make_node("Or", ["is_anterior", "is_posterior"], ["is_structure"]),
+        helper.make_node("Not", ["is_structure"], ["is_background"]),
+    ]
+    for name in ("background", "anterior", "posterior"):
+        nodes.append(helper.make_node("Cast", [f"is_{name}"], [name], to=TensorProto.FLOAT))
+        nodes.append(helper.make_node("Unsqueeze", [name, "axis"], [f"{name}_4d"]))
+    nodes.append(
+        helper.make_node("Concat", ["background_4d", "anterior_4d", "posterior_4d"], ["probabilities"], axis=0)
+    )
+    constants = [
+        helper.make_tensor("low", TensorProto.FLOAT, [], [200]),
+        helper.make_tensor("high", TensorProto.FLOAT, [], [400]),
+        helper.make_tensor("axis", TensorProto.INT64, [1], [0]),
+    ]
+    graph = helper.make_graph(nodes, "threshold", [volume], [probabilities], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    if card is not None:
+        helper.set_model_props(model, {"name": "threshold", "version": "0.1", "card": json.dumps(card)})
+    onnx.save(model, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def card() -> dict:
+    return {
+        "name": "threshold",
+        "version": "0.1",
+        "labels": {"0": "background", "1": "anterior", "2": "posterior"},
+        "orientation": "RAS",
+        "spacing_mm": 1.0,
+    }
+
+
+@pytest.fixture(scope="session")
+def save_threshold_model() -> Callable:
+    return _save_threshold_model
+
+
+@pytest.fixture(scope="session")
+def threshold_model(tmp_path_factory, card) -> Path:
+    """A model file that labels voxels by their brightness."""
+    return _save_threshold_model(tmp_path_factory.mktemp("model") / "model.onnx", card)
+
+
+def _make_blocks(shape: tuple[int, int, int] = (20, 26, 17)) -> np.ndarray:
+    """A volume [X, Y, Z], unlike its mirror images: 4 x 5 x 6 anterior voxels, behind them 4 x 7 x 6 posterior ones."""
+    volume = np.full(shape, BACKGROUND, np.int16)
+    volume[3:7, 14:19, 8:14] = ANTERIOR
+    volume[3:7, 7:14, 8:14] = POSTERIOR
+    return volume
+
+
+@pytest.fixture
+def blocks() -> np.ndarray:
+    return _make_blocks()
+
+
+@pytest.fixture
+def make_study(tmp_path) -> Callable:
+    """make_study(seed) writes a study with the blocks as its HippoCrop, and brain series beside it."""
+
+    def make(seed: int = 1, name: str = "study", brain_series: int = 1) -> Path:
+        return write_study(tmp_path / name, _make_blocks(), seed=seed, brain_series=brain_series)
+
+    return make
+
+
+@pytest.fixture
+def add_series() -> Callable:
+    """add_series(study, seed, ...) writes the blocks as one more series of the study of that seed."""
+
+    def add(study: Path, seed: int = 1, series_seed: int = 77, **options: object) -> list[Path]:
+        header = StudyHeader.from_seed(seed)
+        return write_series(study / f"more{series_seed}", _make_blocks(), study=header, seed=series_seed, **options)
+
+    return add
+
+
+@pytest.fixture
+def edit() -> Callable:
+    """edit(paths, change) applies change(dataset) to each file."""
+
+    def edit_files(paths: list[Path], change: Callable[[pydicom.Dataset], None]) -> None:
+        for path in paths:
+            dataset = pydicom.dcmread(path)
+            change(dataset)
+            dataset.save_as(path)
+
+    return edit_files
+
+
+@pytest.fixture
+def crop_files() -> Callable:
+    """crop_files(study): the files of its HippoCrop series, from the bottom up."""
+
+    def find(study: Path) -> list[Path]:
+        headers = {path: pydicom.dcmread(path) for path in study.rglob("*") if path.is_file()}
+        crop = [path for path, header in headers.items() if header.SeriesDescription == "HippoCrop"]
+        return sorted(crop, key=lambda path: headers[path].ImagePositionPatient[2])
+
+    return find
+
+
+@pytest.fixture
+def real_studies() -> Path:
+    """The folder with the real DICOM studies."""
+    if "HIPPO_DATA" not in os.environ:
+        pytest.skip("HIPPO_DATA does not say where the real data are")
+    return Path(os.environ["HIPPO_DATA"]) / "TestVolumes"
+
+
+@pytest.fixture(scope="session")
+def need_program() -> Callable:
+    """need_program(name) skips a test where a program is not installed; where CI is set that is a failure."""
+
+    def need(name: str) -> None:
+        if shutil.which(name) is None:
+            (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{name} is not installed")
+
+    return need

@@ -1,0 +1,167 @@
+"""Many studies: found by content, none able to stop the others."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pydicom
+import pytest
+
+import batch_inference_dcm
+from batch_inference_dcm import BatchProcessingStats, find_hippocrop_studies, main
+from dicom_series import list_files
+from inference_dcm import StudyResult
+
+TOTAL_MM3 = 4 * 12 * 6  # of the blocks
+
+
+def _uid(study: Path) -> str:
+    return str(pydicom.dcmread(list_files(study)[0]).StudyInstanceUID)
+
+
+def test_studies_are_found_by_content(make_study, tmp_path):
+    nested = make_study(1, "root/a/b/c")
+    mixed = make_study(2, "root/mixed")
+    for path in list_files(make_study(3, "elsewhere")):
+        shutil.copy(path, mixed / f"{path.name}.txt")
+    (tmp_path / "root" / "notes.dcm").write_text("no DICOM")
+    damaged = tmp_path / "root" / "alone" / "slice.dcm"
+    damaged.parent.mkdir()
+    damaged.write_bytes(list_files(nested)[0].read_bytes()[:200])
+
+    studies = find_hippocrop_studies(list_files(tmp_path / "root"))
+    assert set(studies) == {_uid(nested), _uid(tmp_path / "elsewhere"), _uid(tmp_path / "root" / "mixed"), ""}
+    assert studies[_uid(nested)] == list_files(nested)
+    assert studies[""] == [damaged]
+
+
+def test_a_damaged_file_goes_to_the_studies_of_its_folder(make_study, crop_files):
+    study = make_study()
+    damaged = crop_files(study)[0]
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    (files,) = find_hippocrop_studies(list_files(study)).values()
+    assert damaged in files
+
+
+def test_one_bad_study_does_not_stop_the_others(make_study, crop_files, tmp_path, threshold_model, capfd):
+    good = [make_study(seed, f"root/{seed}") for seed in (1, 2)]
+    bad = make_study(3, "root/3")
+    crop_files(bad)[4].unlink()
+    out = tmp_path / "out"
+    arguments = [str(tmp_path / "root"), "--output-dir", str(out), "--model-path", str(threshold_model)]
+    assert main([*arguments, "--max-workers", "2", "--save-summary"]) == 1
+
+    printed, err = capfd.readouterr()
+    assert err == ""
+    for number in (1, 2, 3):
+        assert f"[{number}/3] " in printed
+    assert "s left)" in printed
+    assert "2 of 3 studies succeeded, 1 did not" in printed
+    assert "Phantom" not in printed
+
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["total"], summary["succeeded"], summary["failed"]) == (3, 2, 1)
+    by_uid = {study["study_instance_uid"]: study for study in summary["studies"]}
+    assert by_uid[_uid(bad)]["code"] == "geometry-gap"
+    for study in good:
+        assert by_uid[_uid(study)]["volumes_mm3"]["total"] == TOTAL_MM3
+        assert (out / _uid(study) / "report.dcm").exists()
+    assert [path.name for path in (out / _uid(bad)).iterdir()] == ["result.json"]
+
+
+def test_all_succeeded_exits_0_and_the_summary_goes_where_it_is_asked(make_study, tmp_path, threshold_model):
+    study = make_study(1, "root/1")
+    path = tmp_path / "reports" / "today.json"
+    arguments = [str(tmp_path / "root"), "--output-dir", str(tmp_path / "out"), "--model-path", str(threshold_model)]
+    assert main([*arguments, "--save-summary", str(path)]) == 0
+    assert json.loads(path.read_text())["studies"][0]["study_instance_uid"] == _uid(study)
+
+
+def test_a_killed_worker_costs_one_study(make_study, tmp_path, threshold_model):
+    for seed in range(6):
+        make_study(seed, f"root/{seed}")
+    program = [sys.executable, batch_inference_dcm.__file__, str(tmp_path / "root"), "--max-workers", "1"]
+    options = ["--output-dir", str(tmp_path / "out"), "--model-path", str(threshold_model), "--save-summary"]
+    with subprocess.Popen([*program, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as batch:
+        assert batch.stdout.readline().startswith("[1/6]")
+        (worker,) = _workers(batch.pid)
+        os.kill(worker, signal.SIGKILL)
+        rest, err = batch.communicate(timeout=60)
+    assert batch.returncode == 1, err
+    assert "[6/6]" in rest
+    assert "Traceback" not in err
+    studies = json.loads((tmp_path / "out" / "summary.json").read_text())["studies"]
+    assert sorted(str(study["code"]) for study in studies) == ["None"] * 5 + ["worker-died"]
+    (dead,) = [study for study in studies if study["code"]]
+    assert [path.name for path in Path(dead["output_dir"]).iterdir()] == ["result.json"]
+
+
+def _workers(pid: int) -> list[int]:
+    """The processes that multiprocessing spawned below `pid`, less its resource tracker."""
+    children = Path(f"/proc/{pid}/task").glob("*/children")
+    pids = [int(child) for path in children for child in path.read_text().split()]
+    return [child for child in pids if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+@pytest.mark.parametrize(
+    ("make", "exit_code", "end"),
+    [
+        (lambda root: None, 2, "below it\n"),
+        (lambda root: root.touch(), 2, "below it\n"),
+        (lambda root: root.mkdir(), 1, "[no-dicom]\n"),
+        (lambda root: (root.mkdir(), (root / "text.dcm").write_text("x")), 1, "[no-dicom]\n"),
+    ],
+)
+def test_a_root_without_studies_gets_one_line(tmp_path, threshold_model, capfd, make, exit_code, end):
+    root = tmp_path / "root"
+    make(root)
+    arguments = [str(root), "--output-dir", str(tmp_path / "out"), "--model-path", str(threshold_model)]
+    assert main(arguments) == exit_code
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.endswith(end)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bad_model_is_told_once(make_study, tmp_path, capfd):
+    make_study(1, "root/1")
+    (tmp_path / "model.onnx").write_text("no model")
+    assert main([str(tmp_path / "root"), "--model-path", str(tmp_path / "model.onnx")]) == 1
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.count("[bad-model]") == err.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [["a", "b"], ["--max-workers", "0"], ["--max-workers", "many"], ["--unknown"]])
+def test_wrong_usage_exits_2(arguments):
+    with pytest.raises(SystemExit) as left:
+        main(arguments)
+    assert left.value.code == 2
+
+
+def test_the_table_shows_every_study_with_its_volumes_or_its_code():
+    volumes = {"anterior": 1500.4, "posterior": 1300.2, "total": 2800.6}
+    stats = BatchProcessingStats(total=3, workers=2)
+    stats.results.append(
+        StudyResult(study_instance_uid="1.9", volumes_mm3=volumes, seconds={"read": 0.5, "model": 0.3})
+    )
+    stats.results.append(StudyResult(study_instance_uid="1.2", volumes_mm3=volumes, sent=False))
+    stats.results.append(StudyResult(status="refused", code="no-dicom"))
+    head, *rows, last = stats.table().splitlines()
+    assert [row.split()[0] for row in rows] == ["unknown", "1.2", "1.9"]
+    assert rows[0].split() == ["unknown", "-", "-", "-", "0.0", "refused", "[no-dicom]"]
+    assert rows[1].endswith("success (not sent)")
+    assert rows[2].split() == ["1.9", "1500", "1300", "2801", "0.8", "success"]
+    assert last.startswith("2 of 3 studies succeeded, 1 did not")
+    assert "mm3" in head
+
+
+def test_real_studies(real_studies, tmp_path, capfd):
+    assert main([str(real_studies), "--output-dir", str(tmp_path), "--save-summary"]) == 0
+    assert len(json.loads((tmp_path / "summary.json").read_text())["studies"]) == 2
+    assert "2 of 2 studies succeeded" in capfd.readouterr().out

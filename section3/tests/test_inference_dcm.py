@@ -1,0 +1,315 @@
+"""One study in, a page and a result out; or one line that says why not."""
+
+import hashlib
+import json
+import socket
+import struct
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+
+import inference_dcm
+from dicom_series import list_files
+from inference_dcm import main
+
+ANTERIOR_MM3, POSTERIOR_MM3 = 4 * 5 * 6, 4 * 7 * 6  # of the blocks
+
+
+@pytest.fixture
+def run(tmp_path, threshold_model, capfd):
+    """run(study, *options) -> exit code, stdout, stderr, result.json or None; the results go to tmp_path/out."""
+
+    def run_main(study: Path, *options: str):
+        arguments = [str(study), "--output-dir", str(tmp_path / "out"), "--model-path", str(threshold_model), *options]
+        code = main(arguments)
+        out, err = capfd.readouterr()
+        path = tmp_path / "out" / "result.json"
+        return code, out, err, json.loads(path.read_text()) if path.exists() else None
+
+    return run_main
+
+
+def _digests(folder: Path) -> dict[Path, str]:
+    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in list_files(folder)}
+
+
+def test_a_study_becomes_a_page_and_a_result(make_study, crop_files, run, tmp_path, threshold_model):
+    study = make_study(brain_series=2)
+    before = _digests(study)
+    code, out, err, result = run(study)
+    assert (code, err) == (0, "")
+    for number in (ANTERIOR_MM3, POSTERIOR_MM3, ANTERIOR_MM3 + POSTERIOR_MM3):
+        assert f" {number} mm3" in out
+    assert str(tmp_path / "out" / "report.dcm") in out
+
+    header = pydicom.dcmread(crop_files(study)[0])
+    assert result["status"] == "success"
+    assert result["volumes_mm3"] == {
+        "anterior": ANTERIOR_MM3,
+        "posterior": POSTERIOR_MM3,
+        "total": ANTERIOR_MM3 + POSTERIOR_MM3,
+    }
+    assert result["study_instance_uid"] == header.StudyInstanceUID
+    assert result["series_instance_uid"] == header.SeriesInstanceUID
+    assert result["model"]["sha256"] == hashlib.sha256(threshold_model.read_bytes()).hexdigest()
+    assert [one["accepted"] for one in result["series_considered"]].count(True) == 1
+    assert len(result["series_considered"]) == 3
+    assert all(result["seconds"][step] >= 0 for step in ("read", "volume", "model", "page"))
+    assert result["sent"] is None
+
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"report.dcm", "report.png", "result.json"}
+    report = pydicom.dcmread(tmp_path / "out" / "report.dcm")
+    assert {"file": "report.dcm", "sop_instance_uid": report.SOPInstanceUID} in result["outputs"]
+    assert report.StudyInstanceUID == header.StudyInstanceUID
+    assert report.StudyTime == "112200"  # of the study; its HippoCrop says otherwise
+    assert report.PatientID == header.PatientID
+    with Image.open(tmp_path / "out" / "report.png") as picture:
+        np.testing.assert_array_equal(np.asarray(picture.convert("RGB")), report.pixel_array)
+    assert _digests(study) == before
+
+
+def test_volumes_are_in_mm3_of_the_series_spacing(run, add_series, tmp_path):
+    spacing = (0.995, 1.005, 0.998)  # near enough to the model's grid to go in as it is
+    add_series(tmp_path / "study", spacing=spacing)
+    result = run(tmp_path / "study")[-1]
+    assert result["volumes_mm3"]["anterior"] == pytest.approx(ANTERIOR_MM3 * np.prod(spacing))
+
+
+def test_a_second_run_takes_the_place_of_the_first_and_ignores_its_page(make_study, run, tmp_path):
+    study = make_study()
+    first = run(study)[-1]
+    (study / "report.dcm").write_bytes((tmp_path / "out" / "report.dcm").read_bytes())
+    code, _, _, second = run(study)
+    assert code == 0
+    assert second["volumes_mm3"] == first["volumes_mm3"]
+    assert "not-our-result" in [one["condition"] for one in second["series_considered"]]
+
+
+def _no_folder(study, **_):
+    return [study / "nowhere"]
+
+
+def _a_file(study, **_):
+    return [list_files(study)[0]]
+
+
+def _empty_folder(study, **_):
+    (study.parent / "empty").mkdir()
+    return [study.parent / "empty"]
+
+
+def _text_files(study, **_):
+    folder = study.parent / "texts"
+    folder.mkdir()
+    (folder / "slice1.dcm").write_text("nothing\n")
+    (folder / "report.txt").write_text("nothing either\n" * 100)
+    return [folder]
+
+
+def _cut_before(tag):
+    """Truncate the lowest slice where the element of that tag begins."""
+
+    def cut(study, crop_files, **_):
+        path = crop_files(study)[0]
+        content = path.read_bytes()
+        path.write_bytes(content[: content.index(struct.pack("<HH", tag >> 16, tag & 0xFFFF), 132)])
+        return [study]
+
+    return cut
+
+
+def _cut_half_a_picture(study, crop_files, **_):
+    path = crop_files(study)[0]
+    path.write_bytes(path.read_bytes()[:-500])
+    return [study]
+
+
+def _two_crops(study, add_series, **_):
+    add_series(study)
+    return [study]
+
+
+def _two_studies(study, make_study, **_):
+    make_study(2, "study/other")
+    return [study]
+
+
+def _no_crop(study, crop_files, **_):
+    for path in crop_files(study):
+        path.unlink()
+    return [study]
+
+
+def _nothing_to_see(study, crop_files, edit, **_):
+    edit(crop_files(study), lambda dataset: setattr(dataset, "PixelData", b"\x2c\x01" * (len(dataset.PixelData) // 2)))
+    return [study]
+
+
+def _a_gap(study, crop_files, **_):
+    crop_files(study)[5].unlink()
+    return [study]
+
+
+def _wrong_series(study, **_):
+    return [study, "--series", "1.2.3"]
+
+
+def _text_as_model(study, **_):
+    path = study.parent / "model.onnx"
+    path.write_text("no model\n")
+    return [study, "--model-path", str(path)]
+
+
+def _no_model(study, **_):
+    return [study, "--model-path", str(study / "model.onnx")]
+
+
+@pytest.mark.parametrize(
+    ("break_it", "exit_code", "code"),
+    [
+        (_no_folder, 2, None),
+        (_a_file, 2, None),
+        (_empty_folder, 1, "no-dicom"),
+        (_text_files, 1, "no-dicom"),
+        (_cut_before(0x00020010), 1, "unreadable-dicom"),
+        (_cut_before(0x0020000D), 1, "unreadable-dicom"),
+        (_cut_before(0x00200032), 1, "geometry-missing"),
+        (_cut_before(0x7FE00010), 1, "unreadable-pixels"),
+        (_cut_half_a_picture, 1, "unreadable-pixels"),
+        (_two_crops, 1, "several-hippocrop-series"),
+        (_two_studies, 1, "several-studies"),
+        (_no_crop, 1, "no-hippocrop-series"),
+        (_nothing_to_see, 1, "nothing-found"),
+        (_a_gap, 1, "geometry-gap"),
+        (_wrong_series, 1, "no-such-series"),
+        (_text_as_model, 1, "bad-model"),
+        (_no_model, 1, "bad-model"),
+    ],
+)
+def test_bad_input_gets_one_line_and_leaves_no_page(
+    make_study, add_series, crop_files, edit, run, tmp_path, break_it, exit_code, code
+):
+    study = make_study()
+    run(study)  # the results of an earlier run must not stay beside a refusal
+    arguments = break_it(study, make_study=make_study, add_series=add_series, crop_files=crop_files, edit=edit)
+    before = _digests(study)
+    found_code, out, err, result = run(*arguments)
+
+    assert found_code == exit_code
+    assert out == ""
+    assert err.count("\n") == 1
+    assert _digests(study) == before
+    files = {path.name for path in (tmp_path / "out").iterdir()}
+    if code is None:
+        assert files == {"report.dcm", "report.png", "result.json"}  # the usage was wrong, nothing was done
+    else:
+        assert err.endswith(f"[{code}]\n")
+        assert files == {"result.json"}
+        assert (result["status"], result["code"]) == ("refused", code)
+        assert err == f"{result['reason']} [{code}]\n"
+        assert result["volumes_mm3"] is None
+        assert result["outputs"] == []
+
+
+@pytest.mark.parametrize("arguments", [[], ["one", "two"], ["study", "--series"], ["study", "--orthanc-port", "x"]])
+def test_wrong_usage_exits_2(arguments):
+    with pytest.raises(SystemExit) as left:
+        main(arguments)
+    assert left.value.code == 2
+
+
+def test_an_output_folder_that_cannot_be_written_is_a_failure(make_study, run, tmp_path):
+    (tmp_path / "out").write_text("a file stands where the folder should be")
+    code, _, err, result = run(make_study())
+    assert code == 1
+    assert err.endswith("[cannot-write]\n")
+    assert err.count("\n") == 1
+    assert result is None
+
+
+def test_a_page_that_is_left_half_written_is_no_page(make_study, run, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    study = make_study()
+    run(study)
+    monkeypatch.setattr(inference_dcm, "save_report_as_dcm", fail)
+    code, _, err, result = run(study)
+    assert code == 1
+    assert "No space left on device [cannot-write]" in err
+    assert result["status"] == "failed"
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"result.json"}
+
+
+def test_a_fault_of_ours_is_told_without_what_it_quotes(make_study, run, monkeypatch):
+    def fail(*_, **__):
+        raise ZeroDivisionError("Phantom^0001")
+
+    monkeypatch.setattr(inference_dcm, "create_report", fail)
+    code, _, err, result = run(make_study())
+    assert code == 1
+    assert result["code"] == "internal-error"
+    assert "ZeroDivisionError" in err
+    assert "Phantom" not in err
+
+
+def test_a_failed_send_is_a_warning_and_nothing_is_lost(make_study, run, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    study = make_study()
+    before = _digests(study)
+    code, _, err, result = run(study, "--send-to-orthanc", "--orthanc-host", "127.0.0.1", "--orthanc-port", str(port))
+    assert code == 0
+    assert err.startswith("warning: the page was not sent")
+    assert err.count("\n") == 1
+    assert (result["status"], result["sent"]) == ("success", False)
+    assert result["send_detail"]
+    assert (tmp_path / "out" / "report.dcm").exists()
+    assert _digests(study) == before
+
+
+def test_what_was_asked_for_is_sent_where_it_was_asked(make_study, run, tmp_path, monkeypatch):
+    calls = []
+
+    def send(paths, host, port, aec):
+        calls.append((paths, host, port, aec))
+        return inference_dcm.SendOutcome(True, "stored")
+
+    monkeypatch.setattr(inference_dcm, "send_to_archive", send)
+    options = ["--send-to-orthanc", "--orthanc-host", "pacs", "--orthanc-port", "104", "--orthanc-aec", "ARCHIVE"]
+    code, _, err, result = run(make_study(), *options)
+    assert (code, err, result["sent"]) == (0, "", True)
+    assert calls == [([tmp_path / "out" / "report.dcm"], "pacs", 104, "ARCHIVE")]
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_no_identity_on_the_terminal_or_in_the_result(make_study, crop_files, edit, run, broken):
+    study = make_study()
+    edit(list_files(study), lambda dataset: dataset.update({"PatientName": "Secret^Name", "PatientID": "SECRET-1"}))
+    if broken:
+        edit(crop_files(study)[:1], lambda dataset: setattr(dataset, "PixelSpacing", [1, 2]))
+    code, out, err, result = run(study)
+    assert code == int(broken)
+    assert "secret" not in (out + err + json.dumps(result)).lower()
+
+
+def test_without_an_output_folder_results_go_by_study_and_never_into_the_study(
+    make_study, threshold_model, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(inference_dcm, "DEFAULT_OUTPUT", tmp_path / "default")
+    study = make_study()
+    assert main([str(study), "--model-path", str(threshold_model)]) == 0
+    uid = pydicom.dcmread(list_files(study)[0]).StudyInstanceUID
+    assert (tmp_path / "default" / uid / "report.dcm").exists()
+
+
+@pytest.mark.parametrize("name", ["Study1", "Study2"])
+def test_real_studies(real_studies, name, tmp_path, capfd):
+    assert main([str(real_studies / name), "--output-dir", str(tmp_path)]) == 0
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert 2382 <= result["volumes_mm3"]["total"] <= 4401  # what the training labels span
+    assert "warning" not in capfd.readouterr().err.lower()
