@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageDraw, ImageFont
 from pydicom import Dataset
 
 ANTERIOR, POSTERIOR = 1, 2
@@ -117,9 +117,12 @@ def render(view: View, grey: np.ndarray, labels: np.ndarray, size: tuple[int, in
 
 def rim(inside: np.ndarray) -> np.ndarray:
     """The outermost pixels of a mask [rows, columns], closed also at the picture's edge."""
-    padded = Image.fromarray(np.pad(inside.astype(np.uint8), CONTOUR))
-    core = np.asarray(padded.filter(ImageFilter.MinFilter(2 * CONTOUR + 1)))[CONTOUR:-CONTOUR, CONTOUR:-CONTOUR]
-    return inside & (core == 0)
+    height, width = inside.shape
+    steps = range(2 * CONTOUR + 1)
+    core = np.pad(inside, CONTOUR)
+    core = np.logical_and.reduce([core[step : step + height] for step in steps])
+    core = np.logical_and.reduce([core[:, step : step + width] for step in steps])
+    return inside & ~core
 
 
 def window(volume: np.ndarray) -> np.ndarray:
