@@ -203,25 +203,20 @@ def write_result(result: StudyResult, folder: Path) -> None:
     """Write result.json into `folder`; where there is no number, without the page of an earlier run beside it."""
     result.output_dir = str(folder)
     try:
+        for unfinished in folder.glob(f"{UNFINISHED}*"):  # of a run that was killed
+            shutil.rmtree(unfinished)
         if result.status != "success":
-            _clear(folder)
+            for file in (RESULT, PAGE_DICOM, PAGE_PICTURE):
+                (folder / file).unlink(missing_ok=True)
         write_json(folder / RESULT, asdict(result))
     except OSError as error:
         result.stop("failed", "cannot-write", f"cannot write to {folder}: {error.strerror}")
 
 
-def _clear(folder: Path) -> None:
-    """Take away what earlier runs left, killed ones too."""
-    for file in (RESULT, PAGE_DICOM, PAGE_PICTURE):
-        (folder / file).unlink(missing_ok=True)
-    for unfinished in folder.glob(f"{UNFINISHED}*"):
-        shutil.rmtree(unfinished)
-
-
 def write_json(path: Path, content: dict) -> None:
     """Write `content` under a temporary name and move it into place."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{UNFINISHED}{path.name}")
+    temporary = path.with_name(f".{path.name}.unfinished")
     temporary.write_text(json.dumps(content, indent=2) + "\n")
     temporary.replace(path)
 

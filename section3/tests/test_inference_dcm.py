@@ -88,6 +88,14 @@ def test_a_second_run_takes_the_place_of_the_first_and_ignores_its_page(make_stu
     assert "not-our-result" in [one["condition"] for one in second["series_considered"]]
 
 
+def test_what_a_killed_run_left_is_taken_away(make_study, run, tmp_path):
+    leftover = tmp_path / "out" / f"{inference_dcm.UNFINISHED}x"
+    leftover.mkdir(parents=True)
+    (leftover / "report.png").write_bytes(b"half a pict")
+    assert run(make_study())[0] == 0
+    assert not leftover.exists()
+
+
 def _no_folder(study, **_):
     return [study / "nowhere"]
 
