@@ -204,11 +204,12 @@ def _content(array: np.ndarray) -> str:
 def _examine_image(image: Volume, facts: PairFacts) -> None:
     array = image.array
     facts.intensity_type = str(array.dtype)
-    facts.image_content = _content(array)
-    finite = np.isfinite(array)
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(array.astype(np.float32))  # the type in which the network will see them
     if not finite.all():
         facts.problems.append(f"not finite: image: {np.size(array) - np.count_nonzero(finite)} voxels")
         return
+    facts.image_content = _content(array)
     facts.intensity_min, facts.intensity_max = float(array.min()), float(array.max())
     if facts.intensity_min == facts.intensity_max:
         facts.problems.append(f"empty: image: every voxel is {facts.intensity_min:g}")
@@ -426,8 +427,8 @@ def summary(pairs: list[PairFacts]) -> str:
             *(f"excluded {pair.name}: {'; '.join(pair.problems)}" for pair in pairs if not pair.kept),
             f"{len(pairs)} names examined; {len(pairs) - len(kept)} excluded: {reasons}",
             f"flagged among the kept: {counts(flag for pair in kept for flag in pair.flags)}",
-            f"{len(kept)} pairs kept, of {len({pair.person for pair in kept})} persons; expected {complete}, the names "
-            f"with both an image and a label (the complete Decathlon set: {DECATHLON_PAIRS})",
+            f"{len(kept)} pairs of {len({pair.person for pair in kept})} persons kept, out of {complete} names with "
+            f"image and label; expected of the complete Decathlon set: {DECATHLON_PAIRS} pairs",
         ]
     )
 

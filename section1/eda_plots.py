@@ -27,6 +27,7 @@ from eda_measures import (
 )
 
 COLOURS = {"anterior": "#ff8c1a", "posterior": "#1fb6d1", "total": "#7a7a7a"}
+ACCENTS = ("#4a5a8c", "#b2448c")  # for what is no structure
 PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}  # the axis that a plane cuts across
 AXES = ("x", "y (to the front)", "z (up)")
 
@@ -107,27 +108,26 @@ def planes(case: Case) -> None:
     plt.show()
 
 
-def montage(case: Case, count: int = 12) -> None:
+def montage(case: Case) -> None:
     """Coronal slices from the tail to the head."""
     first, last = bounding_box(case.label)
-    columns = 6
-    figure, axes = plt.subplots(count // columns, columns, figsize=(9, 1.75 * count / columns), layout="constrained")
-    for ax, y in zip(axes.flat, np.linspace(first[1] + 1, last[1] - 1, count).round().astype(int), strict=True):
+    figure, axes = plt.subplots(2, 6, figsize=(9, 3.5), layout="constrained")
+    for ax, y in zip(axes.flat, np.linspace(first[1] + 1, last[1] - 1, axes.size).round().astype(int), strict=True):
         draw_slice(ax, case.image, case.label, "coronal", y, case.spacing, **window(case.image))
         ax.set_title(f"y = {y}", fontsize=8)
     structure_legend(figure)
     plt.show()
 
 
-def gallery(cases: list[Case], count: int = 12) -> None:
-    """Sagittal slices of cases of all sizes, from the smallest hippocampus to the largest."""
+def gallery(cases: list[Case]) -> None:
+    """Sagittal slices of up to twelve cases of all sizes, from the smallest hippocampus to the largest."""
     if not cases:
         print("none")
         return
     by_size = sorted(cases, key=lambda case: case.facts.total_mm3)
-    count = min(count, len(by_size))
-    chosen = [by_size[i] for i in np.linspace(0, len(by_size) - 1, count).round().astype(int)]
-    figure, axes = plt.subplots(-(-count // 4), 4, figsize=(9, 2.0 * -(-count // 4)), layout="constrained")
+    chosen = [by_size[i] for i in np.linspace(0, len(by_size) - 1, min(12, len(by_size))).round().astype(int)]
+    rows = -(-len(chosen) // 4)
+    figure, axes = plt.subplots(rows, 4, figsize=(9, 2.0 * rows), layout="constrained")
     for ax in axes.flat:
         ax.axis("off")
     for ax, case in zip(axes.flat, chosen, strict=False):
@@ -272,11 +272,12 @@ def head_and_tail(cases: list[Case]) -> None:
 def intensities(cases: list[Case]) -> None:
     """The range of each scan as stored, and the distributions after normalising."""
     _, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
-    by_range = sorted(cases, key=lambda case: case.facts.intensity_max)
-    for kind, colour in (("uint8", "#b2448c"), ("float32", "#4a5a8c")):
-        chosen = [(i, c) for i, c in enumerate(by_range) if c.facts.intensity_type == kind]
-        left.scatter(*zip(*[(i, c.facts.intensity_max) for i, c in chosen], strict=True) if chosen else ([], []), s=6,
-                     color=colour, label=f"{kind}: {len(chosen)}")  # fmt: skip
+    by_maximum = sorted((case.facts for case in cases), key=lambda facts: facts.intensity_max)
+    maxima = np.array([facts.intensity_max for facts in by_maximum])
+    types = np.array([facts.intensity_type for facts in by_maximum])
+    for kind in np.unique(types):
+        rank = np.flatnonzero(types == kind)
+        left.scatter(rank, maxima[rank], s=6, color=ACCENTS[int(kind == "uint8")], label=f"{kind}: {len(rank)}")
     left.set(yscale="log", xlabel="scans, by maximum", ylabel="maximum as stored")
     left.legend(title="stored as")
     bins = np.linspace(-3, 3, 61)
@@ -296,17 +297,17 @@ def sizes(cases: list[Case]) -> None:
     for axis, ax in enumerate(axes):
         bins = np.arange(boxes[:, axis].min(), crops[:, axis].max() + 2) - 0.5
         ax.hist(boxes[:, axis], bins, color="#9a9a9a", label="the structure")
-        ax.hist(crops[:, axis], bins, color="#4a5a8c", alpha=0.8, label="the crop")
+        ax.hist(crops[:, axis], bins, color=ACCENTS[0], alpha=0.8, label="the crop")
         ax.set_title(f"{AXES[axis]}: crops {crops[:, axis].min()} to {crops[:, axis].max()}")
         ax.set_xlabel("voxels")
     axes[2].legend()
     plt.show()
 
 
-def shifted_labels(cases: list[Case], count: int = 3) -> None:
-    """The labels that lie worst on their images, as they are and put back by whole voxels."""
+def shifted_labels(cases: list[Case]) -> None:
+    """The three labels that lie worst on their images, as they are and put back by whole voxels."""
     known = [case for case in cases if case.facts.shift_voxels]
-    worst = sorted(known, key=lambda case: -np.abs(case.facts.shift_voxels).max())[:count]
+    worst = sorted(known, key=lambda case: -np.abs(case.facts.shift_voxels).max())[:3]
     if not worst:
         print("too few pairs to tell")
         return
@@ -327,16 +328,21 @@ def shifted_labels(cases: list[Case], count: int = 3) -> None:
 
 def persons(cases: list[Case]) -> None:
     """How alike neighbours in the list are: two hippocampi of one person, or of two persons."""
+    same = [(a.total_mm3, b.total_mm3) for a, b in pairwise(c.facts for c in cases) if a.person == b.person]
+    if not same:
+        print("no person has both")
+        return
     _, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
-    groups = dict(zip(("one person", "two persons"), neighbour_correlations(cases), strict=True))
-    for (name, values), colour in zip(groups.items(), ("#b2448c", "#9a9a9a"), strict=True):
-        left.hist(values, np.linspace(-0.2, 1, 31), color=colour, alpha=0.7, density=True,
-                  label=f"{name}: mean {np.mean(values):.2f} (n = {len(values)})")  # fmt: skip
+    bins = np.linspace(-0.2, 1, 31)
+    groups = zip(("one person", "two persons"), neighbour_correlations(cases), (ACCENTS[1], "#9a9a9a"), strict=True)
+    for name, values, colour in groups:
+        label = f"{name}: mean {np.mean(values):.2f} (n = {len(values)})"
+        left.hist(values, bins, color=colour, alpha=0.7, density=True, label=label)
+    left.set_ylim(0, 1.3 * left.get_ylim()[1])  # room for the legend
     left.set(xlabel="correlation of the images of neighbours in the list", ylabel="density")
     left.legend()
-    same = [(a, b) for a, b in pairwise(c.facts for c in cases) if a.person == b.person]
-    first, second = np.array([(a.total_mm3, b.total_mm3) for a, b in same]).T
-    right.scatter(first, second, s=12, color="#b2448c")
+    first, second = np.array(same).T
+    right.scatter(first, second, s=12, color=ACCENTS[1])
     right.axline((first.mean(), first.mean()), slope=1, color="black", linewidth=0.8, linestyle=":")
     right.set(xlabel="first hippocampus of a person, mm³", ylabel="second, mm³")
     right.set_title(f"correlation {np.corrcoef(first, second)[0, 1]:.2f}")
@@ -347,7 +353,7 @@ def handedness(cases: list[Case]) -> None:
     """Each image against the mean of the others, as it is and mirrored."""
     as_is, mirrored = mirror_correlations(cases)
     _, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained", width_ratios=(1, 1.2))
-    left.scatter(mirrored, as_is, s=10, color="#4a5a8c", alpha=0.7)
+    left.scatter(mirrored, as_is, s=10, color=ACCENTS[0], alpha=0.7)
     left.axline((0.3, 0.3), slope=1, color="black", linewidth=0.8, linestyle=":")
     left.set(xlabel="correlation with the mean, mirrored in x", ylabel="as it is")
     left.set_title(f"{np.count_nonzero(as_is > mirrored)} of {len(cases)} above the line")
@@ -370,7 +376,7 @@ def contrast(cases: list[Case]) -> None:
     axes[0].set_title("mean image")
     bins = np.linspace(-3, 3, 61)
     values = [(normalise(case.image), case.label > 0) for case in cases]
-    for name, inside, colour in (("around it", False, "#9a9a9a"), ("hippocampus", True, "#4a5a8c")):
+    for name, inside, colour in (("around it", False, "#9a9a9a"), ("hippocampus", True, ACCENTS[0])):
         pooled = np.concatenate([image[mask == inside] for image, mask in values])
         axes[2].hist(pooled, bins, density=True, color=colour, alpha=0.7, label=name)
     axes[2].set(xlabel="normalised intensity", ylabel="density")

@@ -68,6 +68,7 @@ SPOILED = {
     "label 2D": (None, lambda path: change(path, lambda a, m: (a[:, :, 9], m)), "not 3D"),
     "not a number": (lambda path: change(path, with_value(np.nan)), None, "not finite"),
     "infinite": (lambda path: change(path, with_value(np.inf)), None, "not finite"),
+    "beyond float32": (lambda path: change(path, lambda a, m: (a.astype(float) * 1e300, m)), None, "not finite"),
     "image all zero": (lambda path: change(path, lambda a, m: (a * 0, m)), None, "empty"),
     "label all zero": (None, lambda path: change(path, lambda a, m: (a * 0, m)), "structure missing"),
     "anterior only": (None, lambda path: change(path, lambda a, m: (a * (a == 1), m)), "structure missing"),
@@ -254,7 +255,7 @@ def test_program_copies_and_tells(clean_set, tmp_path, capsys):
         rows = list(csv.DictReader(file))
     assert [row["verdict"] for row in rows] == ["kept"] * 8
     assert [row["person"] for row in rows] == ["1", "1", "2", "2", "3", "3", "4", "4"]
-    assert capsys.readouterr().out.splitlines()[-1].startswith("8 pairs kept, of 4 persons; expected 8")
+    assert capsys.readouterr().out.splitlines()[-1].startswith("8 pairs of 4 persons kept, out of 8 names")
 
 
 def test_rerun_replaces(copy_of_clean_set, tmp_path):

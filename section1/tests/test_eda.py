@@ -28,7 +28,7 @@ def test_notebook_runs_on_phantoms(copy_of_clean_set, tmp_path):
         check=False,
     )
     assert result.returncode == 0, result.stderr
-    assert "7 pairs kept, of 4 persons" in (tmp_path / "run" / NOTEBOOK.name).read_text()
+    assert "7 pairs of 4 persons kept" in (tmp_path / "run" / NOTEBOOK.name).read_text()
 
 
 def test_notebook_is_kept_with_its_pictures():
