@@ -323,7 +323,7 @@ def _flag(pairs: list[PairFacts]) -> None:
     volumes = [(pair.anterior_mm3, pair.posterior_mm3, pair.total_mm3) for pair in kept]
     unusual = robust_deviation(volumes, VOLUME_FLOOR).max(axis=1) > FAR_VOLUME
     for pair, shift, strange in zip(kept, shifts, unusual, strict=True):
-        pair.shift_voxels = None if np.isnan(shift).any() else tuple(float(s) for s in shift)
+        pair.shift_voxels = None if np.isnan(shift).any() else tuple(round(float(s), 2) for s in shift)
         for flag, raised in (
             ("label_shifted", np.abs(shift).max() > FAR_SHIFT),
             ("unusual_volume", strange and len(kept) >= MIN_PAIRS),
