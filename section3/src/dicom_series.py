@@ -3,6 +3,7 @@
 Everything is decided by the content of the files. Their names and folders mean nothing.
 """
 
+import hashlib
 import logging
 import re
 import struct
@@ -108,6 +109,12 @@ class Study:
     files: int
     not_dicom: int
     duplicates: int
+
+    @property
+    def instances_sha256(self) -> str:
+        """One digest of all SOP Instance UIDs: another one, and the study has changed."""
+        uids = {instance.text("SOPInstanceUID") for one in self.series for instance in one.instances}
+        return hashlib.sha256("\n".join(sorted(uids)).encode()).hexdigest()
 
     def header_for(self, series: Series) -> Dataset:
         """Patient and study attributes for an object derived from `series`, as decoded text.

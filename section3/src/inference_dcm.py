@@ -11,6 +11,7 @@ Research use only.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
@@ -58,6 +59,7 @@ class StudyResult:
     reason: str | None = None
     study_instance_uid: str | None = None
     series_instance_uid: str | None = None
+    instances_sha256: str | None = None  # of the SOP Instance UIDs of the study
     volumes_mm3: dict[str, float] | None = None
     model: dict[str, str] | None = None
     quality: list[dict] = field(default_factory=list)
@@ -111,6 +113,8 @@ def process_single_study(
         folder = _output_folder(result, output_dir)
         with result.timed("page"):
             result.outputs = write_page(measurement, result, folder)
+        for output in result.outputs:
+            output["sha256"] = hashlib.sha256((folder / output["file"]).read_bytes()).hexdigest()
         if send:
             with result.timed("send"):
                 outcome = send([folder / PAGE_DICOM])
@@ -140,7 +144,7 @@ def measure_study(
     """Read, choose, segment and measure; notes in `result` what it learns on the way. Raises Refusal."""
     with result.timed("read"):
         study = read_study(files)
-    result.study_instance_uid = study.uid
+    result.study_instance_uid, result.instances_sha256 = study.uid, study.instances_sha256
     result.files = {"found": study.files, "not_dicom": study.not_dicom, "duplicates": study.duplicates}
 
     considered = consider_series(study, series_uid)
@@ -189,7 +193,7 @@ def write_page(measurement: Measurement, result: StudyResult, folder: Path) -> l
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=UNFINISHED) as name:
         staging = Path(name)
-        page.save(staging / PAGE_PICTURE)
+        page.save(staging / PAGE_PICTURE, compress_level=1)  # a quarter larger, in half the time
         uid = save_report_as_dcm(
             page, measurement.header, staging / PAGE_DICOM, source_instances=headers, model=result.model
         )

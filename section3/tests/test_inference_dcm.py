@@ -62,7 +62,10 @@ def test_a_study_becomes_a_page_and_a_result(make_study, crop_files, run, tmp_pa
 
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"report.dcm", "report.png", "result.json"}
     report = pydicom.dcmread(tmp_path / "out" / "report.dcm")
-    assert {"file": "report.dcm", "sop_instance_uid": report.SOPInstanceUID} in result["outputs"]
+    outputs = {output["file"]: output for output in result["outputs"]}
+    assert outputs["report.dcm"]["sop_instance_uid"] == report.SOPInstanceUID
+    digests = {path.name: digest for path, digest in _digests(tmp_path / "out").items()}
+    assert all(output["sha256"] == digests[name] for name, output in outputs.items())
     assert report.StudyInstanceUID == header.StudyInstanceUID
     assert report.StudyTime == "112200"  # of the study; its HippoCrop says otherwise
     assert report.PatientID == header.PatientID
