@@ -116,9 +116,7 @@ def draw_case(axes: list[Axes], image: np.ndarray, labels: np.ndarray, found: np
     axes[0].set_title(title, fontsize=9, loc="left")
 
 
-def best_and_worst(
-    cases: list, scores: list[dict], probabilities: list[np.ndarray], path: Path, count: int = 3
-) -> None:
+def best_and_worst(cases: list, scores: list[dict], labels: list[np.ndarray], path: Path, count: int = 3) -> None:
     """The `count` worst and best held-out cases by whole Dice."""
     order = np.argsort([s["whole"]["dice"] for s in scores])
     chosen = [*order[:count], *order[-count:][::-1]] if len(order) >= 2 * count else list(order)
@@ -126,9 +124,7 @@ def best_and_worst(
     rows = figure.subplots(len(chosen), 3, squeeze=False)
     for axes, n in zip(rows, chosen, strict=True):
         dice = ", ".join(f"{s} {scores[n][s]['dice']:.3f}" for s in ("anterior", "posterior", "whole"))
-        draw_case(
-            axes, cases[n].image, cases[n].labels, probabilities[n].argmax(axis=0), f"{cases[n].name}: Dice {dice}"
-        )
+        draw_case(axes, cases[n].image, cases[n].labels, labels[n], f"{cases[n].name}: Dice {dice}")
     figure.suptitle("label dashed, model solid; coronal through each structure, sagittal", fontsize=9, y=0.995)
     figure.tight_layout()
     save(figure, path)

@@ -10,15 +10,7 @@ import onnx
 import onnxruntime
 import torch
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, NoSuchFile
-
-from volume_segmenter import VolumeSegmenter
-
-LABELS = {"0": "background", "1": "anterior", "2": "posterior"}
-INTENDED_USE = (
-    "Research use only. Volume of the hippocampus, anterior (head) and posterior (body and tail), in T1-weighted MRI "
-    "crops around one hippocampus of an adult, seen as a left one in RAS. Not for diagnosis; not for whole heads, "
-    "children, other contrasts, or crops whose orientation is unknown."
-)
+from torch import nn
 
 # Sizes no multiple of what the poolings halve; in each axis at least one smaller and one larger than 64.
 CHECKED_SIZES = [(35, 51, 36), (31, 40, 24), (70, 45, 33), (33, 71, 41), (37, 43, 67), (9, 7, 11)]
@@ -32,7 +24,7 @@ class ExportError(RuntimeError):
     """The exported model does not give what torch gives."""
 
 
-def export_model(segmenter: VolumeSegmenter, path: Path, card: dict) -> None:
+def export_model(segmenter: nn.Module, path: Path, card: dict) -> None:
     """Writes the segmenter as ONNX: input `volume` [X, Y, Z], output `probabilities` [3, X, Y, Z], all sizes free.
 
     Raises ExportError, and leaves no file, if its probabilities differ from torch's by more than TOLERANCE.
@@ -61,7 +53,7 @@ def export_model(segmenter: VolumeSegmenter, path: Path, card: dict) -> None:
         unchecked.unlink(missing_ok=True)
 
 
-def compare_with_torch(segmenter: VolumeSegmenter, path: Path) -> None:
+def compare_with_torch(segmenter: nn.Module, path: Path) -> None:
     """Every voxel of random volumes of CHECKED_SIZES, on different intensity scales."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     for n, size in enumerate(CHECKED_SIZES):

@@ -7,7 +7,6 @@ python run_ml_pipeline.py --resume ../out/RUN  # goes on where a run was stopped
 
 import argparse
 import dataclasses
-import hashlib
 import json
 import sys
 import time
@@ -15,14 +14,15 @@ from pathlib import Path
 
 import figures
 from config import Config, add_options, config_from
+from held_out_test import run_test, write_report
 from hippocampus_data import Case, DataError, LoadHippocampusData, Split, fold_splits, split_by_person
-from model_export import INTENDED_USE, LABELS, ExportedModel, export_model, write_card
-from unet_experiment import UNetExperiment
-from volume_stats import STRUCTURES, table, write_scores
+from model_card import data_facts, make_card
+from model_export import ExportedModel, export_model, write_card
+from unet_experiment import UNetExperiment, load_best
 
 SECTION = Path(__file__).resolve().parents[1]
 CURATED = SECTION.parent / "section1" / "out"
-MEASURES_IN_CARD = ("dice", "hd95_mm", "absolute_volume_error_percent", "volume_error_percent")
+HELD_OUT = "by volumes of persons held out from training and from the choice of the epoch"
 
 
 def run_pipeline(config: Config, root: Path, cases: list[Case], folder: Path) -> None:
@@ -35,22 +35,25 @@ def run_pipeline(config: Config, root: Path, cases: list[Case], folder: Path) ->
         split = split_by_person(names, config.test_share, config.validation_share, config.seed)
         train_and_test(config, cases, split, folder, data)
         return
-    scores = []
+    tested, scores, labels = [], [], []
     for n, split in enumerate(fold_splits(names, config.folds, config.validation_share, config.seed), start=1):
         print(f"fold {n} of {config.folds}")
-        scores += train_and_test(config, cases, split, made(folder / f"fold_{n}"), data)
-    report = write_scores(folder, "results", scores, facts_of(config, data, f"{config.folds}-fold by person, pooled"))
-    figures.bland_altman(scores, folder / "bland_altman.png")
-    figures.dice_by_volume(scores, folder / "dice_by_volume.png")
-    print(f"all folds, {len(scores)} volumes, each held out once\n{table(report['summary'])}")
+        for pooled, found in zip(
+            (tested, scores, labels),
+            train_and_test(config, cases, split, made(folder / f"fold_{n}"), data),
+            strict=True,
+        ):
+            pooled += found
+    facts = {"protocol": f"{config.folds} folds {HELD_OUT}, pooled", "config": dataclasses.asdict(config), "data": data}
+    report = write_report(folder, tested, scores, labels, facts)
     print("the model for use: trained on everybody")
     train_and_test(config, cases, Split(names, [], []), made(folder / "all"), data, report)
 
 
 def train_and_test(
-    config: Config, cases: list[Case], split: Split, folder: Path, data: dict, measured: dict | None = None
-) -> list[dict]:
-    """One experiment in its folder; returns the scores of its test cases. `measured` is the report of the folds."""
+    config: Config, cases: list[Case], split: Split, folder: Path, data: dict, report: dict | None = None
+) -> tuple[list[Case], list[dict], list]:
+    """One experiment in its folder; returns its test cases, their scores and labels. `report` is that of the folds."""
     (folder / "split.json").write_text(json.dumps(dataclasses.asdict(split), indent=1) + "\n")
     run = UNetExperiment(config, cases, split, folder)
     run.train()
@@ -58,52 +61,14 @@ def train_and_test(
 
     path = folder / "model.onnx"
     training = {**data, "volumes": len(split.train), "epochs": run.best_epoch() + 1, "seconds": run.seconds()}
-    card = {
-        "name": config.name,
-        "version": config.version,
-        "labels": LABELS,
-        "orientation": "RAS",
-        "spacing_mm": 1.0,
-        "training": training,
-        "accuracy": accuracy(measured),
-        "intended_use": INTENDED_USE,
-    }
-    export_model(run.best_segmenter(), path, card)
-    if not split.test:
-        print(f"model: {path}")
-        return []
-    scores, probabilities = run.run_test(ExportedModel(path))
-    protocol = f"{len(split.test)} volumes of persons that were held out from training and from the choice of the epoch"
-    report = write_scores(folder, "results", scores, facts_of(config, training, protocol))
-    write_card(path, {**card, "accuracy": accuracy(report)})
-    figures.bland_altman(scores, folder / "bland_altman.png")
-    figures.dice_by_volume(scores, folder / "dice_by_volume.png")
-    figures.best_and_worst(run.test_cases, scores, probabilities, folder / "best_and_worst.png")
-    print(f"{protocol}\n{table(report['summary'])}\nmodel: {path}")
-    return scores
-
-
-def data_facts(root: Path, cases: list[Case]) -> dict:
-    """What identifies the data in the card: the hash of the curation table, or of the voxels where there is none."""
-    curation = root / "curation.csv"
-    if curation.is_file():
-        return {"curation_sha256": hashlib.sha256(curation.read_bytes()).hexdigest()}
-    voxels = hashlib.sha256()
-    for case in cases:
-        voxels.update(case.image.tobytes() + case.labels.tobytes())
-    return {"data_sha256": voxels.hexdigest()}
-
-
-def facts_of(config: Config, training: dict, protocol: str) -> dict:
-    return {"protocol": protocol, "config": dataclasses.asdict(config), "training": training}
-
-
-def accuracy(report: dict | None) -> dict:
-    """The part of a report that goes into the card; says so where nothing was measured."""
-    if report is None:
-        return {"protocol": "not measured"}
-    means = {s: {m: report["summary"][s][m].get("mean") for m in MEASURES_IN_CARD} for s in STRUCTURES}
-    return {"protocol": report["protocol"], "volumes": report["volumes"], **means}
+    export_model(load_best(config, folder), path, make_card(config, training, report))
+    scores, labels = run_test([ExportedModel(path)], run.test_cases)
+    if scores:
+        facts = {"protocol": f"one split {HELD_OUT}", "config": dataclasses.asdict(config), "training": training}
+        report = write_report(folder, run.test_cases, scores, labels, facts)
+        write_card(path, make_card(config, training, report))
+    print(f"model: {path}")
+    return run.test_cases, scores, labels
 
 
 def made(folder: Path) -> Path:
@@ -111,14 +76,19 @@ def made(folder: Path) -> Path:
     return folder
 
 
+def add_folders(parser: argparse.ArgumentParser) -> None:
+    """Where the data come from and where results go."""
+    parser.add_argument(
+        "--data-root", type=Path, default=CURATED, help="with images/ and labels/ (default: section1/out)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=SECTION / "out", help="the run's folder is made here (section2/out)"
+    )
+
+
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--data-root", type=Path, default=CURATED, help="folder with images/ and labels/ (default: section1/out)"
-    )
-    parser.add_argument(
-        "--out", type=Path, default=SECTION / "out", help="where the run's folder is made (default: section2/out)"
-    )
+    add_folders(parser)
     parser.add_argument("--config", type=Path, help="JSON file of settings; options given here win over it")
     parser.add_argument(
         "--resume", type=Path, metavar="RUN", help="folder of a run to go on with, settings as it has them"
@@ -133,7 +103,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         config = Config.load(folder / "config.json") if args.resume else config_from(args, args.config)
         cases = LoadHippocampusData(args.data_root)
-        print(f"{len(cases)} volumes of {len({case.person for case in cases})} persons; run: {folder}")
+        print(f"{len(cases)} volumes of {len({case.person for case in cases})} persons; run: {folder}", flush=True)
         run_pipeline(config, args.data_root, cases, folder)
     except (DataError, ValueError, OSError) as error:
         print(error, file=sys.stderr)

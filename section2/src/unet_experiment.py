@@ -18,11 +18,10 @@ from tqdm import tqdm
 from config import Config
 from figures import case_strip
 from hippocampus_data import Case, SlicesDataset, Split
-from model_export import ExportedModel
 from volume_segmenter import VolumeSegmenter
-from volume_stats import Dice3d, score_volume
+from volume_stats import Dice3d
 
-PICTURED = 3  # cases followed in TensorBoard, the same at each epoch
+PICTURED = 3  # cases followed in TensorBoard
 
 
 def choose_device(name: str) -> torch.device:
@@ -98,9 +97,10 @@ class UNetExperiment:
                 started = time.perf_counter()
                 loss = self.train_epoch(epoch)
                 row = {"epoch": epoch, "learning_rate": self.schedule.get_last_lr()[0], "train_loss": loss}
-                row |= self.validate(epoch, board) | {"seconds": round(time.perf_counter() - started, 2)}
+                row |= self.validate() | {"seconds": round(time.perf_counter() - started, 2)}
                 self.history.append(row)
                 self.log(row, board)
+                self.picture(epoch, board)
                 self.save()
 
     def train_epoch(self, epoch: int) -> float:
@@ -130,24 +130,29 @@ class UNetExperiment:
         self.averaged.update_parameters(self.segmenter)
 
     @torch.no_grad()
-    def validate(self, epoch: int, board: SummaryWriter) -> dict[str, float]:
-        """Loss and Dice of the averaged model on whole volumes; empty without validation cases."""
-        model = self.averaged.module.eval()
+    def probabilities(self, case: Case) -> Tensor:
+        """[3, X, Y, Z] by the averaged weights, on the CPU."""
+        return self.averaged.module.eval()(torch.from_numpy(case.image).to(self.device)).cpu()
+
+    def validate(self) -> dict[str, float]:
+        """Loss and Dice on whole validation volumes; empty where there are none."""
+        if not self.validation_cases:
+            return {}
         losses, anterior, posterior = [], [], []
-        for n, case in enumerate(self.validation_cases):
-            probabilities = model(torch.from_numpy(case.image).to(self.device)).cpu()
-            true = torch.from_numpy(case.labels).long()
+        for case in self.validation_cases:
+            probabilities, true = self.probabilities(case), torch.from_numpy(case.labels).long()
             losses.append(functional.nll_loss(probabilities.clamp_min(1e-6).log()[None], true[None]).item())
             found = probabilities.argmax(dim=0).numpy()
             anterior.append(Dice3d(found == 1, case.labels == 1))
             posterior.append(Dice3d(found == 2, case.labels == 2))
-            if n < PICTURED:
-                strip = case_strip(case.image, case.labels, probabilities.numpy())
-                board.add_image(f"validation/{case.name}", strip, epoch, dataformats="HWC")
-        if not self.validation_cases:
-            return {}
         dice = {"dice_anterior": float(np.mean(anterior)), "dice_posterior": float(np.mean(posterior))}
         return {"validation_loss": float(np.mean(losses)), **dice, "dice": float(np.mean(list(dice.values())))}
+
+    def picture(self, epoch: int, board: SummaryWriter) -> None:
+        """Image, truth, prediction and probability of a few cases, the same at each epoch."""
+        for case in (self.validation_cases or self.train_cases)[:PICTURED]:
+            strip = case_strip(case.image, case.labels, self.probabilities(case).numpy())
+            board.add_image(case.name, strip, epoch, dataformats="HWC")
 
     def log(self, row: dict, board: SummaryWriter) -> None:
         for key, value in row.items():
@@ -197,16 +202,9 @@ class UNetExperiment:
         torch.save(state, self.folder / f"{name}.new")
         (self.folder / f"{name}.new").replace(self.folder / name)
 
-    def best_segmenter(self) -> VolumeSegmenter:
-        """The model of the best epoch, as `best.pt` has it."""
-        segmenter = VolumeSegmenter(self.config)
-        segmenter.load_state_dict(torch.load(self.folder / "best.pt", map_location="cpu", weights_only=True))
-        return segmenter.eval()
 
-    def run_test(self, model: ExportedModel) -> tuple[list[dict], list[np.ndarray]]:
-        """Scores of the held-out cases by the exported file itself, and its probabilities [3, X, Y, Z]."""
-        scores, probabilities = [], []
-        for case in tqdm(self.test_cases, "test", disable=None, leave=False):
-            probabilities.append(model(case.image))
-            scores.append(score_volume(case.name, probabilities[-1].argmax(axis=0), case.labels))
-        return scores, probabilities
+def load_best(config: Config, folder: Path) -> VolumeSegmenter:
+    """The model of a run's best epoch, as `best.pt` in its folder has it."""
+    segmenter = VolumeSegmenter(config)
+    segmenter.load_state_dict(torch.load(folder / "best.pt", map_location="cpu", weights_only=True))
+    return segmenter.eval()

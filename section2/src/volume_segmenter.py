@@ -67,3 +67,14 @@ class VolumeSegmenter(nn.Module):
         """Zeros at the far end of each of the last `dims` axes, up to what the poolings can halve."""
         sizes = inputs.shape[-self.dims :]
         return functional.pad(inputs, [n for size in reversed(sizes) for n in (0, -size % self.multiple)])
+
+
+class AveragedSegmenter(nn.Module):
+    """The mean of several segmenters' probabilities, under the same contract: [X, Y, Z] -> [3, X, Y, Z]."""
+
+    def __init__(self, members: list[VolumeSegmenter]):
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, volume: Tensor) -> Tensor:
+        return torch.stack([member(volume) for member in self.members]).mean(dim=0)

@@ -7,10 +7,11 @@ import torch
 
 import model_export
 from config import Config
+from model_card import LABELS
 from model_export import CHECKED_SIZES, ExportedModel, ExportError, export_model, write_card
 from volume_segmenter import VolumeSegmenter
 
-CARD = {"name": "tiny", "version": "0.0.1", "labels": model_export.LABELS}
+CARD = {"name": "tiny", "version": "0.0.1", "labels": LABELS}
 
 
 @pytest.fixture(scope="module", params=[2, 3])

@@ -1,18 +1,22 @@
 import csv
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+import combine_runs
 from hippocampus_data import person_of
 from model_export import ExportedModel
 from run_ml_pipeline import main
 
+TINY_3D = ["--filters", "2", "--depth", "2", "--epochs", "1", "--batch-size", "4", "--validation-share", "0.2"]
 PROGRAM = Path(__file__).resolve().parents[1] / "src" / "run_ml_pipeline.py"
 
 
@@ -76,12 +80,37 @@ def test_training_on_phantoms_learns_their_structures(phantom_set, tmp_path):
 def test_folds_test_everybody_once_and_end_with_a_model_of_all(tiny, phantom_set, tmp_path):
     assert main(["--data-root", str(phantom_set), "--out", str(tmp_path), "--folds", "2", *tiny, "--epochs", "1"]) == 0
     (run,) = tmp_path.iterdir()
-    assert read(run / "results.json")["volumes"] == 10
+    report = read(run / "results.json")
+    assert report["volumes"] == 10 and report["protocol"].startswith("2 folds by volumes of persons held out")
     tested = [name for fold in ("fold_1", "fold_2") for name in read(run / fold / "split.json")["test"]]
     assert len(tested) == len(set(tested)) == 10
     card = ExportedModel(run / "all" / "model.onnx").card
     assert card["training"]["volumes"] == 10
-    assert card["accuracy"]["protocol"] == "2-fold by person, pooled"
+    assert card["accuracy"]["protocol"] == report["protocol"]
+
+
+def test_runs_are_averaged_and_tested_on_what_none_was_trained_on(tiny_run, phantom_set, tmp_path):
+    data = ["--data-root", str(phantom_set)]
+    assert main([*data, "--out", str(tmp_path / "runs"), "--dims", "3", *TINY_3D]) == 0
+    (other,) = (tmp_path / "runs").iterdir()
+    assert combine_runs.main([*data, str(tiny_run), str(other), "--out", str(tmp_path / "mean")]) == 0
+    (folder,) = (tmp_path / "mean").iterdir()
+    volume = np.random.default_rng(0).random((34, 50, 37)) * 100
+    mean = (ExportedModel(tiny_run / "model.onnx")(volume) + ExportedModel(other / "model.onnx")(volume)) / 2
+    averaged = ExportedModel(folder / "model.onnx")
+    np.testing.assert_allclose(averaged(volume), mean, atol=1e-5)
+    assert averaged.card["accuracy"]["volumes"] == 2
+    assert read(folder / "results.json")["protocol"].endswith("2 networks averaged")
+
+
+def test_runs_with_different_tests_are_not_averaged(tiny_run, tmp_path, phantom_set, capsys):
+    other = tmp_path / "other"
+    shutil.copytree(tiny_run, other)
+    split = read(other / "split.json")
+    split["test"], split["train"] = split["train"][:2], split["test"] + split["train"][2:]
+    (other / "split.json").write_text(json.dumps(split))
+    assert combine_runs.main(["--data-root", str(phantom_set), str(tiny_run), str(other), "--out", str(tmp_path)]) == 1
+    assert "were tested on different volumes" in capsys.readouterr().err
 
 
 def start(*options: str) -> subprocess.Popen:
