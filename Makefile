@@ -4,7 +4,7 @@ BIN := .venv/bin
 CLINIC := .venv-clinic/bin
 DATA := $(or $(HIPPO_DATA),data)
 
-.PHONY: help demo test lint eda train clean
+.PHONY: help demo test eda train network clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -24,10 +24,18 @@ test: .venv/ready  ## lint and all tests (downloads torch once)
 	$(BIN)/python -m pytest
 
 eda: .venv/ready section1/out/curation.csv  ## section 1: curate the data and run the notebook
-	cd section1 && ../$(BIN)/jupyter nbconvert --to notebook --execute --inplace EDA.ipynb
+	cd section1 && HIPPO_DATA="$(abspath $(DATA))" ../$(BIN)/jupyter nbconvert --execute --to html EDA.ipynb
+	@echo "Pictures: section1/EDA.html; clean pairs: section1/out"
 
-train: .venv/ready section1/out/curation.csv  ## section 2: train, test and export the network (about a quarter of an hour)
+train: .venv/ready section1/out/curation.csv  ## section 2: train, test and export the default network (ten minutes)
 	cd section2/src && ../../$(BIN)/python run_ml_pipeline.py
+
+RUNS := section2/out
+network: .venv/ready section1/out/curation.csv  ## section 2: make the shipped model anew, with its cross-validation (two hours)
+	cd section2/src && ../../$(BIN)/python run_ml_pipeline.py --config ../recipes/slices.json --out ../out/slices
+	cd section2/src && ../../$(BIN)/python run_ml_pipeline.py --config ../recipes/volumes.json --out ../out/volumes
+	$(BIN)/python section2/src/combine_runs.py $$(ls -d $(RUNS)/slices/* | tail -n 1) $$(ls -d $(RUNS)/volumes/* | tail -n 1) --out $(RUNS)/combined
+	cp $$(ls -d $(RUNS)/combined/* | tail -n 1)/model.onnx section3/model/model.onnx
 
 section1/out/curation.csv: | .venv/ready
 	@test -d "$(DATA)/TrainingSet/images" || { echo "No data in $(DATA)/TrainingSet: run 'python data/get_data.py' (28 MB from the official archive) or set HIPPO_DATA to the folder that holds TrainingSet/." >&2; exit 1; }

@@ -26,7 +26,7 @@ class Config:
     norm: str = setting("batch", "batch, instance or none")
 
     # training
-    epochs: int = setting(24, "per-structure Dice gains little after that")
+    epochs: int = setting(10, "of a schedule that ends at 0; validation Dice stops rising after 8 to 15")
     batch_size: int = setting(64, "slices a step (with dims 3: volumes; 2 is a good number)")
     learning_rate: float = setting(2e-3, "peak of a one-cycle schedule, AdamW")
     weight_decay: float = setting(1e-4, "small: augmentation does most of the regularising")
