@@ -162,17 +162,22 @@ def _require_even_steps(slices: list[_Slice], normal: np.ndarray) -> None:
 
 
 def _stacked(slices: list[_Slice]) -> tuple[np.ndarray, np.ndarray]:
-    """Voxels [columns, rows, slices] float32 and their affine [4, 4] to RAS+ (PS3.3, equation C.7.6.2.1-1)."""
+    """Voxels [columns, rows, slices] float32 and their affine [4, 4] to RAS+."""
     voxels = np.stack([_pixels(one.instance).T for one in slices], axis=-1)
     if slices[0].instance.text("PhotometricInterpretation") == "MONOCHROME1":  # the lowest value is the brightest
         voxels = voxels.max() - voxels
+    return voxels, _affine(slices)
+
+
+def _affine(slices: list[_Slice]) -> np.ndarray:
+    """The affine [4, 4] from (column, row, slice) to RAS+ (PS3.3, equation C.7.6.2.1-1)."""
     first, last = slices[0], slices[-1]
     affine = np.eye(4)
     affine[:3, 0] = first.along_row * first.pixel_spacing[1]
     affine[:3, 1] = first.along_column * first.pixel_spacing[0]
     affine[:3, 2] = (last.position - first.position) / (len(slices) - 1)
     affine[:3, 3] = first.position
-    return voxels, _LPS_TO_RAS @ affine
+    return _LPS_TO_RAS @ affine
 
 
 def _pixels(instance: Instance) -> np.ndarray:
@@ -206,6 +211,16 @@ def _in_ras_order(voxels: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, n
             affine[:3, 3] += (voxels.shape[axis] - 1) * affine[:3, axis]
             affine[:3, axis] *= -1
     return np.ascontiguousarray(voxels), affine
+
+
+def to_source_slices(array: np.ndarray, source: SourceVolume) -> np.ndarray:
+    """`array` [X, Y, Z] on the source's grid as [slices, rows, columns] of its instances: undoes `_in_ras_order`."""
+    slices = [_slice(instance) for instance in source.instances]
+    # Of columns, rows and slices, in steps along X, Y and Z: each runs along one of them, forwards or backwards.
+    steps = np.round(np.linalg.inv(source.affine) @ _affine(slices))[:3, :3]
+    backwards = [axis for axis in range(3) if steps[axis].sum() < 0]
+    columns, rows, depth = np.abs(steps).argmax(axis=0)
+    return np.flip(array, backwards).transpose(depth, rows, columns)
 
 
 def to_model_grid(source: SourceVolume) -> np.ndarray:

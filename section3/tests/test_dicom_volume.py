@@ -7,7 +7,13 @@ import pydicom
 import pytest
 
 from dicom_series import Instance, Series, list_files, read_study
-from dicom_volume import get_predicted_volumes, load_dicom_volume_as_numpy_from_list, to_model_grid, to_source_grid
+from dicom_volume import (
+    get_predicted_volumes,
+    load_dicom_volume_as_numpy_from_list,
+    to_model_grid,
+    to_source_grid,
+    to_source_slices,
+)
 from phantom import write_series
 from refusal import Refusal
 from unet_inference_agent import UNetInferenceAgent
@@ -44,6 +50,16 @@ def test_every_axis_order_and_sign_gives_the_same_volume(tmp_path, noise, orient
     expected = np.diag([*SPACING, 1])
     expected[:2, 3] = -6 * SPACING[0], -5 * SPACING[1]  # the phantom has its origin at voxel (X-1, Y-1, 0)
     np.testing.assert_allclose(source.affine, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("degrees", [0, 20])
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_back_in_the_slices_every_voxel_is_where_it_came_from(tmp_path, noise, edit, orientation, degrees):
+    paths = write_series(tmp_path, noise, spacing=SPACING, orientation=orientation)
+    edit(paths, lambda dataset: _turn(dataset, _rotation(np.radians(degrees))))
+    source = _load(tmp_path)
+    pixels = [pydicom.dcmread(instance.path).pixel_array for instance in source.instances]
+    np.testing.assert_array_equal(to_source_slices(source.voxels, source), pixels)
 
 
 def test_neither_names_nor_instance_numbers_order_the_slices(tmp_path, noise, edit):
