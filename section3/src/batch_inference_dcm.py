@@ -1,6 +1,6 @@
 """Measure the hippocampus in many DICOM studies.
 
-    python batch_inference_dcm.py [ROOT] [--output-dir DIR] [--max-workers N] [--save-summary [FILE]]
+    python batch_inference_dcm.py [ROOT] [--output-dir DIR] [--max-workers N] [--resume] [--save-summary [FILE]]
 
 Every study with files in or below ROOT is worked on, whatever its files and folders are called. The results of each go
 to DIR/<StudyInstanceUID>/ as inference_dcm.py writes them. Without ROOT: TestVolumes of $HIPPO_DATA, or of data/.
@@ -9,38 +9,38 @@ Exit code 0: all studies succeeded. 1: any was refused or failed, or there was n
 """
 
 import argparse
-import multiprocessing
+import csv
+import io
 import os
-import signal
+import re
 import sys
 import time
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from queue import SimpleQueue
 
-from archive import SendOutcome
 from dicom_series import study_uid_of
+from engines import LOCAL_ENGINES, Engine, dask_engine, local_engine
 from inference_dcm import (
     DEFAULT_OUTPUT,
     StudyResult,
     add_common_options,
     folder_name,
-    process_single_study,
     sender,
     validate_study_directory,
     write_json,
     write_result,
+    write_text,
 )
 from refusal import Refusal
+from study_worker import StudyTask, work_on
 from unet_inference_agent import UNetInferenceAgent
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 UNKNOWN_STUDY = ""
-
-Send = Callable[[list[Path]], SendOutcome] | None
+STRUCTURES = ("anterior", "posterior", "total")
+DEADLINE = 300  # seconds for a study of a second or two: time for a slow disk, a slow archive and a busy machine
 
 
 @dataclass
@@ -50,6 +50,7 @@ class BatchProcessingStats:
     total: int
     workers: int
     results: list[StudyResult] = field(default_factory=list)
+    resumed: int = 0  # of the results, those of an earlier run
     started: float = field(default_factory=time.perf_counter)
 
     @property
@@ -78,31 +79,57 @@ class BatchProcessingStats:
         lines = [f"{'study':<64} {'anterior':>8} {'posterior':>9} {'total mm3':>9} {'seconds':>7} status"]
         for result in self._ordered():
             volumes = result.volumes_mm3 or {}
-            anterior, posterior, total = (
-                f"{volumes[name]:.0f}" if name in volumes else "-" for name in ("anterior", "posterior", "total")
-            )
+            anterior, posterior, total = (f"{volumes[name]:.0f}" if name in volumes else "-" for name in STRUCTURES)
             status = result.status if result.code is None else f"{result.status} [{result.code}]"
             unsent = " (not sent)" if result.sent is False else ""
             lines.append(
                 f"{result.study_instance_uid or 'unknown':<64} {anterior:>8} {posterior:>9} {total:>9} "
                 f"{sum(result.seconds.values()):>7.1f} {status}{unsent}"
             )
+        resumed = f" ({self.resumed} in an earlier run)" if self.resumed else ""
         lines.append(
-            f"{self.succeeded} of {self.total} studies succeeded, {self.failed} did not; {self.seconds:.1f} s "
+            f"{self.succeeded} of {self.total} studies succeeded{resumed}, {self.failed} did not; {self.seconds:.1f} s "
             f"with {self.workers} workers. Research use only."
         )
         return "\n".join(lines)
 
     def summary(self) -> dict:
-        """The same for programs."""
+        """Everything, for programs."""
         return {
             "total": self.total,
             "succeeded": self.succeeded,
             "failed": self.failed,
+            "resumed": self.resumed,
             "workers": self.workers,
             "seconds": round(self.seconds, 3),
             "studies": [asdict(result) for result in self._ordered()],
         }
+
+    def csv(self) -> str:
+        """A row for every study, for spreadsheets. Reasons are left out, as they may quote what stands in a file."""
+        steps = sorted({step for result in self.results for step in result.seconds})
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(
+            ["study_instance_uid", "series_instance_uid", "status", "code"]
+            + [f"{name}_mm3" for name in STRUCTURES]
+            + ["sent", "seconds", *(f"seconds_{step}" for step in steps)]
+        )
+        for result in self._ordered():
+            volumes = result.volumes_mm3 or {}
+            writer.writerow(
+                [result.study_instance_uid, result.series_instance_uid, result.status, result.code]
+                + [volumes.get(name) for name in STRUCTURES]
+                + [result.sent, round(sum(result.seconds.values()), 3), *(result.seconds.get(step) for step in steps)]
+            )
+        return text.getvalue()
+
+    def save(self, path: Path) -> None:
+        """Write the results to `path`, as CSV where its name ends so, else as JSON. Raises OSError."""
+        if path.suffix.lower() == ".csv":
+            write_text(path, self.csv())
+        else:
+            write_json(path, self.summary())
 
     def _ordered(self) -> list[StudyResult]:
         return sorted(self.results, key=lambda result: result.study_instance_uid or "")
@@ -136,79 +163,32 @@ def _study_uid_or_refusal(path: Path) -> str | Refusal | None:
         return refusal
 
 
-_agent: UNetInferenceAgent  # of a worker process, which loads the model once
-
-
-def _start_worker(model_path: Path, threads: int) -> None:
-    global _agent
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
-    _agent = UNetInferenceAgent(model_path, threads)
-
-
-def _process_in_worker(files: list[Path], output_dir: Path, send: Send) -> StudyResult:
-    return process_single_study(files, _agent, output_dir, send=send)
-
-
-class _Worker:
-    """A pool of one process. When it is killed it is known which study it worked on, and a new one takes its place."""
-
-    def __init__(self, model_path: Path, threads: int):
-        self._arguments = (model_path, threads)
-        self._start()
-
-    def _start(self) -> None:
-        # Spawned: a fork would copy the threads' locks of this process in whatever state they are.
-        context = multiprocessing.get_context("spawn")
-        self._pool = ProcessPoolExecutor(1, context, initializer=_start_worker, initargs=self._arguments)
-
-    def process(self, study_uid: str, files: list[Path], output_dir: Path, send: Send) -> StudyResult:
-        start = time.perf_counter()
-        try:
-            result = self._pool.submit(_process_in_worker, files, output_dir, send).result()
-        except BrokenProcessPool:
-            self.stop()
-            self._start()
-            result = StudyResult(seconds={"until_death": round(time.perf_counter() - start, 3)})
-            result.stop("failed", "worker-died", "the process that worked on the study was killed; is memory short?")
-            result.study_instance_uid = study_uid
-            write_result(result, output_dir)
-        result.study_instance_uid = result.study_instance_uid or study_uid or None
-        return result
-
-    def stop(self) -> None:
-        self._pool.shutdown()
-
-
-def run_batch_inference(
-    studies: dict[str, list[Path]], output_dir: Path, model_path: Path, max_workers: int, send: Send = None
-) -> BatchProcessingStats:
-    """Work on all studies (files by StudyInstanceUID) in parallel processes; print a line for each that is finished."""
-    stats = BatchProcessingStats(total=len(studies), workers=min(max_workers, len(studies)))
-    threads = max(1, (os.cpu_count() or 1) // stats.workers)
-    # Inherited by the workers: libraries with threads of their own shall neither oversubscribe the cores nor spin.
-    os.environ.update(OMP_NUM_THREADS=str(threads), OMP_WAIT_POLICY="PASSIVE")
-    workers = [_Worker(model_path, threads) for _ in range(stats.workers)]
-    idle: SimpleQueue[_Worker] = SimpleQueue()
-    for worker in workers:
-        idle.put(worker)
-
-    def process(uid: str) -> StudyResult:
-        worker = idle.get()
-        try:
-            return worker.process(uid, studies[uid], output_dir / folder_name(uid), send)
-        finally:
-            idle.put(worker)
-
-    pool = ThreadPoolExecutor(stats.workers)
-    try:
-        for future in as_completed([pool.submit(process, uid) for uid in sorted(studies)]):
-            stats.results.append(future.result())
-            print(stats.progress(), flush=True)
-    finally:  # after Ctrl-C the studies in work are finished, no others begun
-        pool.shutdown(cancel_futures=True)
-        for worker in workers:
-            worker.stop()
+def run_batch_inference(tasks: Iterable[StudyTask], engine: Engine) -> BatchProcessingStats:
+    """Work on all studies; print a line for each that is finished. Whatever becomes of one, the others go on."""
+    tasks = list(tasks)
+    stats = BatchProcessingStats(total=len(tasks), workers=engine.workers)
+    for task, future in engine.completed(work_on, tasks):
+        result, is_earlier = _outcome(task, future)
+        stats.results.append(result)
+        stats.resumed += is_earlier
+        print(stats.progress(), flush=True)
     return stats
+
+
+def _outcome(task: StudyTask, future: Future) -> tuple[StudyResult, bool]:
+    """The result of the study and whether it is an earlier one; in place of what no worker could tell, a failure."""
+    result = StudyResult(study_instance_uid=task.study_uid or None)
+    try:
+        return future.result()
+    except Refusal as error:
+        result.stop("failed", error.code, error.reason)
+    except TimeoutError as error:
+        result.stop("failed", "timed-out", f"the study was {error}")
+    except Exception as error:  # noqa: BLE001  engines differ in what they raise, and one study must not stop the others
+        reason = f"the process that worked on the study was killed ({type(error).__name__}); is memory short?"
+        result.stop("failed", "worker-died", reason)
+    write_result(result, task.output_dir)
+    return result, False
 
 
 def _positive(text: str) -> int:
@@ -218,54 +198,104 @@ def _positive(text: str) -> int:
     return number
 
 
+def _address(text: str) -> str:
+    if not re.fullmatch(r"(tcp|tls)://[^/]+:\d+", text):
+        raise argparse.ArgumentTypeError(f"{text} is not of the form tcp://host:port")
+    return text
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Measure the hippocampus in many DICOM studies. Research use only.")
     root = Path(os.environ.get("HIPPO_DATA") or REPOSITORY / "data") / "TestVolumes"
     parser.add_argument("root", type=Path, nargs="?", default=root, metavar="ROOT", help="folder with studies below it")
-    parser.add_argument("--max-workers", type=_positive, default=os.cpu_count() or 1, metavar="N", help="processes")
+    parser.add_argument(
+        "--max-workers", type=_positive, default=os.cpu_count() or 1, metavar="N", help="studies at a time"
+    )
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--engine", choices=LOCAL_ENGINES, default=LOCAL_ENGINES[0], help="default: %(default)s")
+    where.add_argument(
+        "--scheduler", type=_address, metavar="ADDRESS", help="work on a Dask cluster, e.g. tcp://localhost:8786"
+    )
+    parser.add_argument(
+        "--timeout",
+        type=_positive,
+        default=DEADLINE,
+        metavar="SECONDS",
+        help="for one study, in processes and on a cluster; default: %(default)s",
+    )
+    parser.add_argument("--resume", action="store_true", help="skip studies whose earlier results are still right")
     parser.add_argument(
         "--save-summary",
         type=Path,
         nargs="?",
         const=True,
         metavar="FILE",
-        help="write all results as JSON; without FILE to summary.json in the output folder",
+        help="write all results as CSV or JSON; without FILE to summary.csv and summary.json in the output folder",
     )
     add_common_options(parser)
     return parser
 
 
+def _engine(args: argparse.Namespace, studies: int) -> Engine:
+    if args.scheduler:
+        return dask_engine(args.scheduler, args.timeout)
+    return local_engine(args.engine, min(args.max_workers, studies), args.timeout)
+
+
 def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
-    output_dir = args.output_dir or DEFAULT_OUTPUT
+    # Absolute: the workers of a cluster were started somewhere else.
+    output_dir = (args.output_dir or DEFAULT_OUTPUT).absolute()
+    model_path = args.model_path.absolute()
     try:
-        files = validate_study_directory(args.root)
+        files = validate_study_directory(args.root.absolute())
     except NotADirectoryError as error:
         print(error, file=sys.stderr)
         return 2
     try:
-        UNetInferenceAgent(args.model_path)  # a bad model is told once, not by every worker
+        model = UNetInferenceAgent(model_path).identity  # a bad model is told once, not by every worker
         studies = find_hippocrop_studies(files)
         if not studies:
             raise Refusal("no-dicom", f"no DICOM image among the {len(files)} files in or below {args.root}")
+        engine = _engine(args, len(studies))
     except Refusal as refusal:
         print(refusal, file=sys.stderr)
         return 1
 
+    send = sender(args)
+    tasks = [
+        StudyTask(
+            study_uid=uid,
+            files=studies[uid],
+            output_dir=output_dir / folder_name(uid),
+            model_path=model_path,
+            model_sha256=model["sha256"],
+            threads=engine.threads,
+            send=send,
+            resume=args.resume,
+        )
+        for uid in sorted(studies)
+    ]
     try:
-        stats = run_batch_inference(studies, output_dir, args.model_path, args.max_workers, sender(args))
+        with engine.executor:  # after Ctrl-C the studies in work are finished, no others begun
+            stats = run_batch_inference(tasks, engine)
     except KeyboardInterrupt:
         print("interrupted; the results of the studies listed above are complete", file=sys.stderr)
         return 130
     print(stats.table())
-    if args.save_summary:
-        path = output_dir / "summary.json" if args.save_summary is True else args.save_summary
+    for path in _summary_paths(args.save_summary, output_dir):
         try:
-            write_json(path, stats.summary())
+            stats.save(path)
         except OSError as error:
             print(Refusal("cannot-write", f"cannot write the summary to {path}: {error.strerror}"), file=sys.stderr)
             return 1
     return 1 if stats.failed else 0
+
+
+def _summary_paths(asked: Path | bool | None, output_dir: Path) -> list[Path]:
+    if asked is True:
+        return [output_dir / "summary.csv", output_dir / "summary.json"]
+    return [asked] if asked else []
 
 
 if __name__ == "__main__":

@@ -218,10 +218,15 @@ def write_result(result: StudyResult, folder: Path) -> None:
 
 
 def write_json(path: Path, content: dict) -> None:
-    """Write `content` under a temporary name and move it into place."""
+    """Write `content` whole or not at all."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` under a temporary name and move it into place."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.unfinished")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    temporary.write_text(text)
     temporary.replace(path)
 
 

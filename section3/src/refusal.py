@@ -27,7 +27,9 @@ unreadable-pixels            the pixel data of a slice cannot be decoded to one 
 bad-model                    the model file is missing, is no model, or breaks the volume contract
 nothing-found                the model finds no voxel of one of the structures
 cannot-write                 the results cannot be written to the output folder
-worker-died                  the process that worked on the study was killed (batch only)
+worker-died                  the process that worked on the study was killed, twice (batch only)
+timed-out                    the study was not done within the time allowed (batch only)
+no-scheduler                 no Dask cluster fit for work answers at the address given (batch only)
 internal-error               a fault of this program
 """
 

@@ -1,0 +1,75 @@
+"""One study of a batch, in whatever process an engine gives it."""
+
+import functools
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from archive import SendOutcome
+from dicom_series import read_study
+from inference_dcm import RESULT, StudyResult, process_single_study
+from refusal import Refusal
+from unet_inference_agent import UNetInferenceAgent
+
+Send = Callable[[list[Path]], SendOutcome]
+
+
+@dataclass(frozen=True)
+class StudyTask:
+    """All that a worker needs to know. resume: an earlier result is good enough where it is proven."""
+
+    study_uid: str
+    files: list[Path]
+    output_dir: Path
+    model_path: Path
+    model_sha256: str
+    threads: int
+    send: Send | None = None
+    resume: bool = False
+
+
+def work_on(task: StudyTask) -> tuple[StudyResult, bool]:
+    """The result of the study, and whether it is an earlier one. Raises Refusal: bad-model."""
+    if task.resume and (earlier := proven_result(task)):
+        return earlier, True
+    agent = _load_agent(task.model_path, task.model_sha256, task.threads)
+    result = process_single_study(task.files, agent, task.output_dir, send=task.send)
+    result.study_instance_uid = result.study_instance_uid or task.study_uid or None
+    return result, False
+
+
+@functools.lru_cache(maxsize=1)  # once for all studies of this process
+def _load_agent(model_path: Path, sha256: str, threads: int) -> UNetInferenceAgent:
+    agent = UNetInferenceAgent(model_path, threads)
+    if agent.identity["sha256"] != sha256:
+        raise Refusal("bad-model", f"{model_path} is not the file that it was when the batch began")
+    return agent
+
+
+def proven_result(task: StudyTask) -> StudyResult | None:
+    """The earlier result where working on the study could only repeat it, else None.
+
+    It must be a success of the same model on the same instances, newer than their files, sent if it is to be sent, and
+    its own files must be what they were.
+    """
+    path = task.output_dir / RESULT
+    try:
+        result = StudyResult(**json.loads(path.read_text()))
+        if (
+            result.status == "success"
+            and result.model["sha256"] == task.model_sha256
+            and (result.sent or not task.send)
+            and path.stat().st_mtime > max(file.stat().st_mtime for file in task.files)
+            and all(_sha256(task.output_dir / output["file"]) == output["sha256"] for output in result.outputs)
+            and read_study(task.files).instances_sha256 == result.instances_sha256
+        ):
+            return result
+    except (OSError, ValueError, TypeError, LookupError, Refusal):  # there is none, or it is of another version
+        pass
+    return None
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
