@@ -30,8 +30,9 @@ def combine(runs: list[Path], root: Path, cases: list[Case], folder: Path) -> No
     for part in [f"fold_{n + 1}" for n in range(folds)] or ["."]:
         held_out = common_test([run / part for run in runs], cases)
         models = [ExportedModel(run / part / "model.onnx") for run in runs]
-        for pooled, found in zip((tested, scores, labels), (held_out, *run_test(models, held_out)), strict=True):
-            pooled += found
+        of_part, found = run_test(models, held_out)
+        tested, labels = tested + held_out, labels + found
+        scores.append(of_part)
     data = data_facts(root, cases)
     facts = {
         "protocol": f"{f'{folds} folds' if folds else 'one split'} {HELD_OUT}, {len(runs)} networks averaged",
@@ -42,7 +43,7 @@ def combine(runs: list[Path], root: Path, cases: list[Case], folder: Path) -> No
 
     final = [run / "all" if folds else run for run in runs]
     training = {**data, "networks": [ExportedModel(run / "model.onnx").card["training"] for run in final]}
-    averaged = AveragedSegmenter([load_best(config, run) for config, run in zip(configs, final, strict=True)])
+    averaged = AveragedSegmenter([load_best(run)[1] for run in final])
     export_model(averaged, folder / "model.onnx", make_card(configs[0], training, report))
     print(f"model: {folder / 'model.onnx'}")
 

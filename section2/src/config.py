@@ -11,6 +11,9 @@ def setting(default, reason: str):
     return dataclasses.field(default=default, metadata={"help": reason})
 
 
+NETWORK = {"dims", "context", "filters", "depth", "kernel_size", "norm"}  # what weights fit into
+
+
 @dataclasses.dataclass
 class Config:
     """Settings of one run; each is also a command-line option, all are saved in the run's folder as config.json."""
@@ -45,6 +48,7 @@ class Config:
     )
     name: str = setting("hippovolume", "of the model, in its card")
     version: str = setting("1.0.0", "of the model, in its card")
+    fine_tune: str = ""  # the model whose weights were the start; has an option of its own
 
     def __post_init__(self):
         """Raises ValueError, naming the field, where a value makes no sense."""
@@ -86,7 +90,7 @@ class Config:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """One option for each setting; what is not given stays out of the namespace."""
-    for field in dataclasses.fields(Config):
+    for field in (field for field in dataclasses.fields(Config) if "help" in field.metadata):
         kind = {"action": argparse.BooleanOptionalAction} if field.type is bool else {"type": field.type}
         parser.add_argument(
             f"--{field.name.replace('_', '-')}",
@@ -96,8 +100,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         )
 
 
-def config_from(args: argparse.Namespace, file: Path | None) -> Config:
-    """Defaults, changed by the file if there is one, changed by the options that were given."""
-    names = {field.name for field in dataclasses.fields(Config)}
-    given = {name: value for name, value in vars(args).items() if name in names}
-    return Config.load(file, **given) if file else Config(**given)
+def given_settings(args: argparse.Namespace) -> dict:
+    """The settings among the options that were given."""
+    names = {field.name for field in dataclasses.fields(Config)} - {"fine_tune"}
+    return {name: value for name, value in vars(args).items() if name in names}

@@ -2,13 +2,10 @@
 
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import ndimage
-
-matplotlib.use("Agg")  # files only; works without a screen
 
 COLOURS = {"anterior": "#E69F00", "posterior": "#56B4E9"}  # told apart by colour-blind readers too
 RGB = np.array([[0, 0, 0], [230, 159, 0], [86, 180, 233]], np.uint8)
@@ -60,7 +57,7 @@ def learning_curves(history: list[dict], path: Path) -> None:
         for structure, colour in COLOURS.items():
             dice.plot(epochs, [row[f"dice_{structure}"] for row in history], color=colour, label=structure)
         dice.legend(loc="lower right")
-    dice.set(xlabel="epoch", ylabel="validation Dice", ylim=(0.7, 0.95))
+    dice.set(xlabel="epoch", ylabel="validation Dice", ylim=(0.5, 1))
     losses.set(xlabel="epoch", ylabel="loss", ylim=(0, None))
     losses.legend()
     save(figure, path)

@@ -26,6 +26,7 @@ def make_card(config: Config, training: dict, report: dict | None) -> dict:
         "spacing_mm": 1.0,
         "training": training,
         "accuracy": accuracy(report) if report else {"protocol": "not measured"},
+        "volume_interval": report["volume_interval"] if report else None,
         "intended_use": INTENDED_USE,
     }
 

@@ -22,6 +22,8 @@ from volume_stats import STRUCTURES, score_volume, table, write_scores
 
 LARGEST_MM = 128  # of a crop along any axis; the curated ones measure up to 59
 
+NAMES = {"anterior": "anterior", "posterior": "posterior", "whole": "total"}
+
 
 def to_model_grid(image: nib.Nifti1Image) -> nib.Nifti1Image:
     """The same image in RAS at 1 mm: axes reordered; resampled (cubic) only where spacing or obliquity ask for it."""
@@ -43,9 +45,14 @@ def segment(image: nib.Nifti1Image, model: ExportedModel) -> np.ndarray:
     return np.stack(back)
 
 
-def volumes_mm3(labels: np.ndarray, image: nib.Nifti1Image) -> dict[str, float]:
+def volumes_mm3(labels: np.ndarray, image: nib.Nifti1Image, interval: dict | None) -> dict[str, float]:
+    """A row of volumes.csv: the volumes, and the ends of their intervals where the model's card has calibrated ones."""
     voxel = abs(np.linalg.det(image.affine[:3, :3]))
-    return {s: np.count_nonzero(np.isin(labels, values)) * voxel for s, values in STRUCTURES.items()}
+    found = {s: np.count_nonzero(np.isin(labels, values)) * voxel for s, values in STRUCTURES.items()}
+    row = {f"{NAMES[s]}_mm3": volume for s, volume in found.items()}
+    for s, width in (interval or {"half_width": {}})["half_width"].items():
+        row |= {f"{NAMES[s]}_low_mm3": found[s] * (1 - width), f"{NAMES[s]}_high_mm3": found[s] * (1 + width)}
+    return {key: round(float(value), 1) for key, value in row.items()}
 
 
 def write_nifti(voxels: np.ndarray, like: nib.Nifti1Image, path: Path) -> None:
@@ -75,7 +82,7 @@ def predict_file(path: Path, model: ExportedModel, args: argparse.Namespace) -> 
         write_nifti(np.moveaxis(probabilities, 0, -1), image, args.out / f"{stem}_probabilities.nii.gz")
     spacing = tuple(float(s) for s in image.header.get_zooms()[:3])
     scores = score_volume(path.name, labels, np.asanyarray(truth.dataobj), spacing) if truth is not None else None
-    return volumes_mm3(labels, image), scores
+    return volumes_mm3(labels, image, model.card.get("volume_interval")), scores
 
 
 def predict(args: argparse.Namespace) -> int:
@@ -105,10 +112,11 @@ def predict(args: argparse.Namespace) -> int:
 
 
 def write_volumes(path: Path, volumes: dict[str, dict[str, float]]) -> None:
+    rows = [{"name": name, **found} for name, found in volumes.items()]
     with path.open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["name", "anterior_mm3", "posterior_mm3", "total_mm3"])
-        rows.writerows([name, *(round(v, 1) for v in found.values())] for name, found in volumes.items())
+        table = csv.DictWriter(file, rows[0] if rows else ["name"])
+        table.writeheader()
+        table.writerows(rows)
 
 
 def arguments() -> argparse.ArgumentParser:

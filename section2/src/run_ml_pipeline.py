@@ -3,6 +3,7 @@
 python run_ml_pipeline.py                      # on section1/out
 python run_ml_pipeline.py --folds 5            # cross-validation by person, then a model trained on all
 python run_ml_pipeline.py --resume ../out/RUN  # goes on where a run was stopped
+python run_ml_pipeline.py --fine-tune ../out/RUN/model.onnx --data-root DIR  # from its weights, on other data
 """
 
 import argparse
@@ -10,15 +11,17 @@ import dataclasses
 import json
 import sys
 import time
+from hashlib import sha256
 from pathlib import Path
 
 import figures
-from config import Config, add_options, config_from
+from config import NETWORK, Config, add_options, given_settings
 from held_out_test import run_test, write_report
 from hippocampus_data import Case, DataError, LoadHippocampusData, Split, fold_splits, split_by_person
 from model_card import data_facts, make_card
 from model_export import ExportedModel, export_model, write_card
 from unet_experiment import UNetExperiment, load_best
+from volume_stats import summarise, table
 
 SECTION = Path(__file__).resolve().parents[1]
 CURATED = SECTION.parent / "section1" / "out"
@@ -28,8 +31,8 @@ HELD_OUT = "by volumes of persons held out from training and from the choice of 
 def run_pipeline(config: Config, root: Path, cases: list[Case], folder: Path) -> None:
     """All steps of one run; with folds, one run for each and a last one on everybody."""
     names = [case.name for case in cases]
+    data = data_facts(root, cases) | parent_facts(config)
     config.save(made(folder) / "config.json")
-    data = data_facts(root, cases)
 
     if not config.folds:
         split = split_by_person(names, config.test_share, config.validation_share, config.seed)
@@ -38,12 +41,9 @@ def run_pipeline(config: Config, root: Path, cases: list[Case], folder: Path) ->
     tested, scores, labels = [], [], []
     for n, split in enumerate(fold_splits(names, config.folds, config.validation_share, config.seed), start=1):
         print(f"fold {n} of {config.folds}")
-        for pooled, found in zip(
-            (tested, scores, labels),
-            train_and_test(config, cases, split, made(folder / f"fold_{n}"), data),
-            strict=True,
-        ):
-            pooled += found
+        found = train_and_test(config, cases, split, made(folder / f"fold_{n}"), data)
+        tested, labels = tested + found[0], labels + found[2]
+        scores.append(found[1])
     facts = {"protocol": f"{config.folds} folds {HELD_OUT}, pooled", "config": dataclasses.asdict(config), "data": data}
     report = write_report(folder, tested, scores, labels, facts)
     print("the model for use: trained on everybody")
@@ -61,14 +61,27 @@ def train_and_test(
 
     path = folder / "model.onnx"
     training = {**data, "volumes": len(split.train), "epochs": run.best_epoch() + 1, "seconds": run.seconds()}
-    export_model(load_best(config, folder), path, make_card(config, training, report))
+    export_model(load_best(folder)[1], path, make_card(config, training, report))
     scores, labels = run_test([ExportedModel(path)], run.test_cases)
     if scores:
         facts = {"protocol": f"one split {HELD_OUT}", "config": dataclasses.asdict(config), "training": training}
-        report = write_report(folder, run.test_cases, scores, labels, facts)
+        if config.fine_tune:
+            before, _ = run_test([ExportedModel(Path(config.fine_tune))], run.test_cases)
+            facts["summary_before"] = summarise(before)
+            print(f"before fine-tuning\n{table(facts['summary_before'])}\nafter fine-tuning")
+        report = write_report(folder, run.test_cases, [scores], labels, facts)
         write_card(path, make_card(config, training, report))
     print(f"model: {path}")
     return run.test_cases, scores, labels
+
+
+def parent_facts(config: Config) -> dict:
+    """What the card says of the model that was the start, if there was one."""
+    if not config.fine_tune:
+        return {}
+    path = Path(config.fine_tune)
+    card = ExportedModel(path).card
+    return {"parent": {k: card[k] for k in ("name", "version")} | {"sha256": sha256(path.read_bytes()).hexdigest()}}
 
 
 def made(folder: Path) -> Path:
@@ -76,23 +89,36 @@ def made(folder: Path) -> Path:
     return folder
 
 
+def settings(args: argparse.Namespace) -> Config:
+    """Those of the run to resume; else the defaults, the file's or the parent model's, changed by the options given."""
+    given = given_settings(args)
+    if args.resume:
+        return Config.load(args.resume / "config.json")
+    if args.config:
+        return Config.load(args.config, **given)
+    if args.fine_tune:
+        parent, _ = load_best(args.fine_tune.parent)
+        for name in NETWORK & given.keys():
+            raise ValueError(f"{args.fine_tune} has {name} {getattr(parent, name)}; it cannot be changed")
+        return dataclasses.replace(parent, **{"folds": 0, **given, "fine_tune": str(args.fine_tune.resolve())})
+    return Config(**given)
+
+
 def add_folders(parser: argparse.ArgumentParser) -> None:
     """Where the data come from and where results go."""
+    parser.add_argument("--data-root", type=Path, default=CURATED, help="with images/ and labels/ (section1/out)")
     parser.add_argument(
-        "--data-root", type=Path, default=CURATED, help="with images/ and labels/ (default: section1/out)"
-    )
-    parser.add_argument(
-        "--out", type=Path, default=SECTION / "out", help="the run's folder is made here (section2/out)"
+        "--out", type=Path, default=SECTION / "out", help="where the run's folder is made (section2/out)"
     )
 
 
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_folders(parser)
-    parser.add_argument("--config", type=Path, help="JSON file of settings; options given here win over it")
-    parser.add_argument(
-        "--resume", type=Path, metavar="RUN", help="folder of a run to go on with, settings as it has them"
-    )
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument("--config", type=Path, metavar="FILE", help="JSON file of settings; options given here win")
+    start.add_argument("--resume", type=Path, metavar="RUN", help="folder of a run to go on with, as its settings say")
+    start.add_argument("--fine-tune", type=Path, metavar="MODEL", help="model.onnx of a run: its weights are the start")
     add_options(parser)
     return parser
 
@@ -101,7 +127,7 @@ def main(argv: list[str] | None = None) -> int:
     args = arguments().parse_args(argv)
     folder = args.resume or args.out / time.strftime("%Y%m%d-%H%M%S")
     try:
-        config = Config.load(folder / "config.json") if args.resume else config_from(args, args.config)
+        config = settings(args)
         cases = LoadHippocampusData(args.data_root)
         print(f"{len(cases)} volumes of {len({case.person for case in cases})} persons; run: {folder}", flush=True)
         run_pipeline(config, args.data_root, cases, folder)

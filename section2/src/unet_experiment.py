@@ -1,7 +1,9 @@
 """Training and testing of one network on one split, in one folder that survives interruption."""
 
 import csv
+import dataclasses
 import math
+import pickle
 import time
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -68,6 +70,8 @@ class UNetExperiment:
         torch.manual_seed(config.seed)
         self.device = choose_device(config.device)
         self.segmenter = VolumeSegmenter(config).to(self.device)
+        if config.fine_tune:
+            self.segmenter.load_state_dict(load_best(Path(config.fine_tune).parent)[1].state_dict())
         self.segmenter.to(memory_format=torch.channels_last if config.dims == 2 else torch.channels_last_3d)
         average = get_ema_multi_avg_fn(config.ema_decay)
         self.averaged = AveragedModel(self.segmenter, multi_avg_fn=average, use_buffers=True)
@@ -164,7 +168,8 @@ class UNetExperiment:
     def save(self) -> None:
         """`best.pt` if this epoch is the best yet (without validation: in any case), `last.pt` and `history.csv`."""
         if self.best_epoch() == len(self.history) - 1:
-            self.write(self.averaged.module.state_dict(), "best.pt")
+            weights = self.averaged.module.state_dict()
+            self.write({"config": dataclasses.asdict(self.config), "weights": weights}, "best.pt")
         state = {name: getattr(self, name).state_dict() for name in self.stateful()}
         random = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
@@ -203,8 +208,17 @@ class UNetExperiment:
         (self.folder / f"{name}.new").replace(self.folder / name)
 
 
-def load_best(config: Config, folder: Path) -> VolumeSegmenter:
-    """The model of a run's best epoch, as `best.pt` in its folder has it."""
+def load_best(folder: Path) -> tuple[Config, VolumeSegmenter]:
+    """The settings and the model of a run's best epoch, both as `best.pt` in its folder has them.
+
+    Raises ValueError where there is no such file.
+    """
+    path = folder / "best.pt"
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        config = Config(**state["config"])
+    except (OSError, pickle.UnpicklingError, RuntimeError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} holds no weights of a run ({error})") from error
     segmenter = VolumeSegmenter(config)
-    segmenter.load_state_dict(torch.load(folder / "best.pt", map_location="cpu", weights_only=True))
-    return segmenter.eval()
+    segmenter.load_state_dict(state["weights"])
+    return config, segmenter.eval()

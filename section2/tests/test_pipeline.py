@@ -1,4 +1,5 @@
 import csv
+import hashlib
 import json
 import shutil
 import signal
@@ -87,6 +88,26 @@ def test_folds_test_everybody_once_and_end_with_a_model_of_all(tiny, phantom_set
     card = ExportedModel(run / "all" / "model.onnx").card
     assert card["training"]["volumes"] == 10
     assert card["accuracy"]["protocol"] == report["protocol"]
+
+
+def test_fine_tuning_starts_from_the_weights_and_tells_before_and_after(tiny_run, phantom_set, tmp_path):
+    options = ["--fine-tune", str(tiny_run / "model.onnx"), "--epochs", "1", "--learning-rate", "1e-9"]
+    assert main(["--data-root", str(phantom_set), "--out", str(tmp_path), *options]) == 0
+    (run,) = tmp_path.iterdir()
+    results = read(run / "results.json")
+    assert results["config"]["filters"] == 4  # the parent's network
+    before, after = (results[key]["whole"]["dice"]["mean"] for key in ("summary_before", "summary"))
+    assert before == read(tiny_run / "results.json")["summary"]["whole"]["dice"]["mean"]
+    assert after == pytest.approx(before, abs=0.05)  # nothing was learned at that rate, nothing forgotten
+    parent = ExportedModel(run / "model.onnx").card["training"]["parent"]
+    assert parent["sha256"] == hashlib.sha256((tiny_run / "model.onnx").read_bytes()).hexdigest()
+
+
+def test_fine_tuning_cannot_change_the_network(tiny_run, phantom_set, tmp_path, capsys):
+    options = ["--fine-tune", str(tiny_run / "model.onnx"), "--filters", "8"]
+    assert main(["--data-root", str(phantom_set), "--out", str(tmp_path / "out"), *options]) == 1
+    assert "has filters 4; it cannot be changed" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_runs_are_averaged_and_tested_on_what_none_was_trained_on(tiny_run, phantom_set, tmp_path):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import phantom
+from model_export import ExportedModel, write_card
 from phantom import make_phantom
 from predict import main
 
@@ -63,6 +64,19 @@ def test_other_spacings_give_the_same_volume(tmp_path, spacing):
     assert found["other.nii.gz"]["total_mm3"] == pytest.approx(
         np.count_nonzero(other.dataobj) * np.prod(spacing), rel=1e-3
     )
+
+
+def test_the_card_s_intervals_are_told(tmp_path):
+    save_nifti(make_phantom(seed=1).image, tmp_path / "images" / "1.nii.gz")
+    model = tmp_path / "model.onnx"
+    model.write_bytes(MODEL.read_bytes())
+    card = ExportedModel(MODEL).card
+    write_card(model, {**card, "volume_interval": {"level": 0.9, "half_width": {"whole": 0.1}}})
+    assert predict(tmp_path, "--model-path", str(model)) == 0
+    found = volumes(tmp_path)["1.nii.gz"]
+    assert found["total_low_mm3"] == pytest.approx(0.9 * found["total_mm3"], abs=0.1)
+    assert found["total_high_mm3"] == pytest.approx(1.1 * found["total_mm3"], abs=0.1)
+    assert "anterior_low_mm3" not in found
 
 
 def test_with_labels_it_is_scored(tmp_path):
