@@ -1,6 +1,6 @@
 """How far a volume may be off: an interval calibrated on held-out volumes.
 
-Split conformal prediction (Vovk et al., "Algorithmic Learning in a Random World", 2005), the relative error as score: of
+Split conformal prediction (Vovk et al., "Algorithmic Learning in a Random World", 2005) on the relative error: of
 the true volumes of persons like those of the calibration, the share LEVEL lies within volume x (1 +- half width).
 """
 
