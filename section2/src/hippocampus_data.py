@@ -86,8 +86,8 @@ def load_case(image_path: Path, label_path: Path) -> Case:
 def LoadHippocampusData(root: Path, max_workers: int | None = None) -> list[Case]:
     """Reads all pairs of `root/images` and `root/labels`, in parallel processes.
 
-    At this size that gains nothing: 208 pairs took 1.4 s in this process and 1.8 s in two (medians of five in turn, on two
-    busy cores). It is made for sets many times larger. `max_workers` 0 reads in this process.
+    At this size that gains nothing: 208 pairs took 1.4 s in this process and 1.8 s in two (medians of five in turn,
+    on two busy cores). It is made for sets many times larger. `max_workers` 0 reads in this process.
     Raises DataError where a folder is missing or empty, a file has no partner or breaks the contract of `Case`.
     """
     images, labels = nifti_files(root / "images"), nifti_files(root / "labels")
