@@ -156,7 +156,7 @@ class UNetExperiment:
         """Image, truth, prediction and probability of a few cases, the same at each epoch."""
         for case in (self.validation_cases or self.train_cases)[:PICTURED]:
             strip = case_strip(case.image, case.labels, self.probabilities(case).numpy())
-            board.add_image(case.name, strip, epoch, dataformats="HWC")
+            board.add_image(f"cases/{case.name}", strip, epoch, dataformats="HWC")
 
     def log(self, row: dict, board: SummaryWriter) -> None:
         for key, value in row.items():
