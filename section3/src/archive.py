@@ -1,58 +1,106 @@
-"""To the PACS, and what came of it."""
+"""To the archive, and what it then has."""
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import sleep
+from typing import Protocol, TypeVar
 
-AE_TITLE = "HIPPOAI"  # who we are to the archive
-RESPONSE = re.compile(r"Received Store Response \((.*)\)")
-STORED = ("Success", "Warning")  # a warning says that the archive changed or dropped something, not that it refused
+import pydicom
+from pydicom.dataset import Dataset
+
+from dicom_compare import differences
+
+PAUSES = (1, 4)  # seconds before the second attempt and before the third, which is the last
+
+T = TypeVar("T")
+
+
+class ArchiveError(Exception):
+    """What the archive did not do, in words without a patient's data. transient: asking again may help."""
+
+    def __init__(self, reason: str, transient: bool = False):
+        super().__init__(reason)
+        self.transient = transient
+
+
+class NotStoredError(ArchiveError):
+    """The archive answers, and does not have what it said it had. It may need a moment yet."""
+
+    def __init__(self, reason: str):
+        super().__init__(reason, transient=True)
+
+
+class Archive(Protocol):
+    """Where results go. Printed, it names itself."""
+
+    def store(self, paths: Sequence[Path]) -> list[str]:
+        """Send the files with `attempt`; returns the warnings. Raises ArchiveError unless all of them are confirmed."""
+
+    def retrieve(self, sent: Sequence[Dataset]) -> list[Dataset]:
+        """What the archive has of those instances. Raises ArchiveError where it does not let us look."""
 
 
 @dataclass(frozen=True)
 class SendOutcome:
-    """Whether the archive has every file, and the reason in words."""
+    """Whether the archive confirmed every file, whether what it has was proven equal, and both in words.
+
+    stored is None where that could not be found out.
+    """
 
     sent: bool
     detail: str
+    stored: bool | None = None
 
 
-def send_to_archive(paths: Sequence[Path], host: str, port: int, aec: str, timeout: float = 30) -> SendOutcome:
-    """Send DICOM files (C-STORE) to the archive `aec` at host:port, giving it `timeout` seconds for all of them.
-
-    A send that fails is an outcome, never an exception.
-    """
-    peer = f"{aec} at {host}:{port}"
-    # Absolute paths: storescu takes names that begin with - or @ for something else.
-    # -R proposes only what the files need: there are more storage classes than one association can propose.
-    command = ["storescu", "-v", "-R", "-aet", AE_TITLE, "-aec", aec, host, str(port)]
-    command += [str(Path(path).absolute()) for path in paths]
+def send_to_archive(paths: Sequence[Path], archive: Archive) -> SendOutcome:
+    """Send DICOM files, fetch them back and compare. What goes wrong is an outcome, never an exception."""
     try:
-        result = subprocess.run(
-            command,
-            env={**os.environ, "TCP_NODELAY": "1"},  # without it DCMTK waits for the network at each small message
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            timeout=timeout,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return SendOutcome(False, f"{peer} did not take the files within {timeout:g} s")
-    except OSError as error:
-        return SendOutcome(False, f"cannot run storescu ({error.strerror}): install DCMTK (apt-get install dcmtk)")
-    responses = RESPONSE.findall(result.stdout)
-    stored = [response for response in responses if response.startswith(STORED)]
-    if result.returncode == 0 and len(stored) == len(paths):
-        return SendOutcome(True, f"{peer} stored {len(stored)} of {len(paths)} files")
-    refusals = [response for response in responses if not response.startswith(STORED)]
-    errors = re.findall(r"^[EF]: (.*?):?$", result.stdout, re.MULTILINE)
-    reason = "; ".join([*refusals, *errors]) or f"storescu ended with status {result.returncode}"
-    return SendOutcome(False, f"{peer} stored {len(stored)} of {len(paths)} files: {reason}")
+        if not paths:
+            raise ArchiveError("there is nothing to send")
+        warnings = archive.store(paths)
+    except ArchiveError as error:
+        return SendOutcome(False, f"{archive}: {error}")
+    told = "".join(f" ({warning})" for warning in warnings)
+    detail = f"{archive} confirmed {len(paths)} of {len(paths)} files{told}"
+    try:
+        sent = [pydicom.dcmread(path) for path in paths]
+        faults = attempt(lambda: _faults(sent, archive))
+    except NotStoredError as error:
+        return SendOutcome(True, f"{detail}, but {error}", False)
+    except ArchiveError as error:
+        return SendOutcome(True, f"{detail}; whether it has them is not proven: {error}", None)
+    if faults:
+        return SendOutcome(True, f"{detail}, but what it has differs from what was sent: {'; '.join(faults)}", False)
+    return SendOutcome(True, f"{detail}, and gave them back as they were sent", True)
+
+
+def _faults(sent: Sequence[Dataset], archive: Archive) -> list[str]:
+    """A line for every instance that differs in the archive. Raises ArchiveError, NotStoredError."""
+    stored = {str(instance.SOPInstanceUID): instance for instance in archive.retrieve(sent)}
+    missing = [instance for instance in sent if instance.SOPInstanceUID not in stored]
+    if missing:
+        raise NotStoredError(f"it does not have {len(missing)} of them: {_name(missing[0])} is missing")
+    found = ((instance, differences(instance, stored[instance.SOPInstanceUID])) for instance in sent)
+    return [f"{_name(instance)} in {', '.join(keywords)}" for instance, keywords in found if keywords]
+
+
+def _name(instance: Dataset) -> str:
+    return f"{instance.SOPClassUID.name} {instance.SOPInstanceUID}"
+
+
+def attempt(action: Callable[[], T]) -> T:
+    """Do it, and a few times again where that may help. Raises the last ArchiveError.
+
+    What is stored has the same UIDs each time, so that an archive which got it twice has it once.
+    """
+    for pause in PAUSES:
+        try:
+            return action()
+        except ArchiveError as error:
+            if not error.transient:
+                raise
+        sleep(pause)
+    return action()

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -30,7 +30,19 @@ from pydicom.dataset import Dataset
 
 from archive import SendOutcome, send_to_archive
 from dicom_results import save_report_as_dcm
-from dicom_series import Series, consider_series, get_series_for_inference, list_files, read_study
+from dicom_series import (
+    DEFAULT_RULES,
+    Condition,
+    Series,
+    consider_series,
+    get_series_for_inference,
+    list_files,
+    load_rules,
+    read_study,
+    require_complete,
+    require_readable,
+    series_table,
+)
 from dicom_volume import (
     SourceVolume,
     get_predicted_volumes,
@@ -38,6 +50,7 @@ from dicom_volume import (
     to_model_grid,
     to_source_grid,
 )
+from dimse import DimseArchive
 from refusal import Refusal
 from report import create_report
 from unet_inference_agent import UNetInferenceAgent
@@ -102,14 +115,16 @@ def process_single_study(
     output_dir: Path | None = None,
     series_uid: str | None = None,
     send: Callable[[list[Path]], SendOutcome] | None = None,
+    conditions: Sequence[Condition] | None = None,
 ) -> StudyResult:
     """From the files of one study to the page and result.json in `output_dir`. What goes wrong is told by the result.
 
+    `conditions` choose the series, those of hippocrop_rules.json where there are none; `series_uid` narrows the choice.
     What an earlier run left in `output_dir` under the same names is replaced, or removed when there is no result now.
     """
     result = StudyResult(model=agent.identity)
     try:
-        measurement = measure_study(files, agent, series_uid, result)
+        measurement = measure_study(files, agent, series_uid, result, conditions)
         folder = _output_folder(result, output_dir)
         with result.timed("page"):
             result.outputs = write_page(measurement, result, folder)
@@ -139,32 +154,27 @@ def folder_name(study_uid: str | None) -> str:
 
 
 def measure_study(
-    files: list[Path], agent: UNetInferenceAgent, series_uid: str | None, result: StudyResult
+    files: list[Path],
+    agent: UNetInferenceAgent,
+    series_uid: str | None,
+    result: StudyResult,
+    conditions: Sequence[Condition] | None = None,
 ) -> Measurement:
     """Read, choose, segment and measure; notes in `result` what it learns on the way. Raises Refusal."""
     with result.timed("read"):
         study = read_study(files)
     result.study_instance_uid, result.instances_sha256 = study.uid, study.instances_sha256
-    result.files = {"found": study.files, "not_dicom": study.not_dicom, "duplicates": study.duplicates}
+    result.files = study.files_passed_over
 
-    considered = consider_series(study, series_uid)
-    result.series_considered = [
-        {
-            "series_instance_uid": one.series.uid,
-            "description": one.series.description,
-            "modality": one.series.modality,
-            "instances": len(one.series.instances),
-            "accepted": one.accepted,
-            "condition": one.condition,
-            "reason": one.reason,
-        }
-        for one in considered
-    ]
+    considered = consider_series(study, series_uid, conditions)
+    result.series_considered = [one.as_row() for one in considered]
     series = get_series_for_inference(considered)
     result.series_instance_uid = series.uid
+    require_readable(study, series)
 
     with result.timed("volume"):
         source = load_dicom_volume_as_numpy_from_list(series)
+        require_complete(series)
     with result.timed("model"):
         labels = to_source_grid(agent.single_volume_inference(to_model_grid(source)), source)
     volumes = get_predicted_volumes(labels, source.spacing)
@@ -257,13 +267,15 @@ def sender(args: argparse.Namespace) -> Callable[[list[Path]], SendOutcome] | No
     """How to send, as the options say; None where nobody asked for it."""
     if not args.send_to_orthanc:
         return None
-    return partial(send_to_archive, host=args.orthanc_host, port=args.orthanc_port, aec=args.orthanc_aec)
+    return partial(send_to_archive, archive=DimseArchive(args.orthanc_host, args.orthanc_port, args.orthanc_aec))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Measure the hippocampus in one DICOM study. Research use only.")
     parser.add_argument("study", type=Path, metavar="STUDY", help="folder with the study's files in it or below it")
     parser.add_argument("--series", metavar="UID", help="the series to take where several could be the input")
+    parser.add_argument("--rules", type=Path, default=DEFAULT_RULES, metavar="FILE", help="which series is the input")
+    parser.add_argument("--explain", action="store_true", help="print the verdict on every series of the study")
     add_common_options(parser)
     return parser
 
@@ -277,12 +289,15 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     try:
         agent = UNetInferenceAgent(args.model_path, threads=os.cpu_count() or 1)
-        result = process_single_study(files, agent, args.output_dir, args.series, sender(args))
-    except Refusal as refusal:  # of the model
+        conditions = load_rules(args.rules)
+        result = process_single_study(files, agent, args.output_dir, args.series, sender(args), conditions)
+    except Refusal as refusal:  # of the model or the rules
         result = StudyResult()
         result.stop("refused", refusal.code, refusal.reason)
         write_result(result, _output_folder(result, args.output_dir))
 
+    if args.explain and result.series_considered:
+        print(series_table(result.series_considered))
     if result.status != "success":
         print(Refusal(result.code, result.reason), file=sys.stderr)
         return 1

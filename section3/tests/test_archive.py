@@ -1,36 +1,39 @@
-"""Sending to a real listener, and to peers that refuse, fail, keep silent or are not there."""
+"""What a send comes to, with archives that have other things than they said."""
 
-import socket
-import subprocess
-import time
-from collections.abc import Callable, Iterator
+import copy
 from pathlib import Path
 
 import pydicom
 import pytest
-from pydicom.uid import SecondaryCaptureImageStorage
 
-from archive import send_to_archive
+import archive
+from archive import ArchiveError, NotStoredError, attempt, send_to_archive
 from phantom import make_phantom, write_series
 
-LOCALHOST = "127.0.0.1"
-ONLY_MR = r"""
-[[TransferSyntaxes]]
-[Uncompressed]
-TransferSyntax1 = LittleEndianExplicit
-[[PresentationContexts]]
-[MR]
-PresentationContext1 = MRImageStorage\Uncompressed
-[[Profiles]]
-[OnlyMR]
-PresentationContexts = MR
-"""
+
+class Memory:
+    """An archive; change(instances) is what it makes of what it holds."""
+
+    def __init__(self, change=lambda instances: instances, warnings=()):
+        self.change, self.warnings, self.held = change, list(warnings), []
+
+    def __str__(self):
+        return "MEMORY"
+
+    def store(self, paths):
+        self.held = [pydicom.dcmread(path) for path in paths]
+        return self.warnings
+
+    def retrieve(self, sent):
+        return self.change([copy.deepcopy(one) for one in self.held])
 
 
 @pytest.fixture(autouse=True)
-def dcmtk(need_program) -> None:
-    need_program("storescu")
-    need_program("storescp")
+def pauses(monkeypatch) -> list[float]:
+    """The pauses made so far; they take no time."""
+    made = []
+    monkeypatch.setattr(archive, "sleep", made.append)
+    return made
 
 
 @pytest.fixture
@@ -38,125 +41,78 @@ def files(tmp_path) -> list[Path]:
     return write_series(tmp_path / "files", make_phantom(0, shape=(20, 20, 3)).image)
 
 
-@pytest.fixture
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((LOCALHOST, 0))
-        return probe.getsockname()[1]
+def _edited(instances, **values):
+    for keyword, value in values.items():
+        setattr(instances[1], keyword, value)
+    return instances
 
 
-@pytest.fixture
-def listen(free_port, tmp_path) -> Iterator[Callable]:
-    """listen(*options) starts storescp, which writes to tmp_path/archive, and returns its port."""
-    started = []
-
-    def start(*options: str) -> int:
-        (tmp_path / "archive").mkdir()
-        command = ["storescp", "-od", str(tmp_path / "archive"), *options, str(free_port)]
-        started.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            with socket.socket() as probe:
-                if probe.connect_ex((LOCALHOST, free_port)) == 0:
-                    return free_port
-            time.sleep(0.05)
-        raise TimeoutError("storescp does not listen")
-
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
-
-
-def test_files_arrive(listen, files, tmp_path):
-    outcome = send_to_archive(files, LOCALHOST, listen(), "ARCHIVE")
-    assert outcome.sent
-    assert "3 of 3" in outcome.detail and "ARCHIVE" in outcome.detail
-    assert len(list((tmp_path / "archive").iterdir())) == 3
-
-
-def test_odd_file_names_arrive(listen, files, tmp_path, monkeypatch):
-    monkeypatch.chdir(files[0].parent)
-    odd = [files[0].rename("-q"), files[1].rename("@args"), files[2].rename("a b;$(touch x)'\"é")]
-    assert send_to_archive([Path(path.name) for path in odd], LOCALHOST, listen(), "ARCHIVE").sent
+def test_what_comes_back_as_it_was_is_proven(files, pauses):
+    outcome = send_to_archive(files, Memory(warnings=["values were changed"]))
+    assert (outcome.sent, outcome.stored) == (True, True)
+    assert "MEMORY confirmed 3 of 3 files (values were changed)" in outcome.detail
+    assert pauses == []
 
 
 @pytest.mark.parametrize(
-    ("options", "reason"),
+    ("change", "told"),
     [
-        (["--refuse"], "Rejected"),
-        (["--abort-after"], "aborted"),
-        (["-xf", "{profiles}", "OnlyMR"], "No Acceptable Presentation Contexts"),
+        (lambda instances: _edited(instances, PatientID="OTHER"), "PatientID"),
+        (lambda instances: _edited(instances, PixelData=bytes(len(instances[1].PixelData))), "PixelData"),
+        (lambda instances: instances[:2], "missing"),
+        (lambda instances: [], "missing"),
     ],
 )
-def test_a_peer_that_refuses_is_a_failure(listen, files, tmp_path, options, reason):
-    profiles = tmp_path / "profiles.cfg"
-    profiles.write_text(ONLY_MR)
-    for path in files:
-        ds = pydicom.dcmread(path)
-        ds.SOPClassUID = SecondaryCaptureImageStorage
-        ds.save_as(path, enforce_file_format=True)
-    outcome = send_to_archive(files, LOCALHOST, listen(*(o.format(profiles=profiles) for o in options)), "ARCHIVE")
-    assert not outcome.sent
-    assert reason in outcome.detail and "0 of 3" in outcome.detail
+def test_anything_else_is_a_failure_that_quotes_no_value(files, change, told):
+    outcome = send_to_archive(files, Memory(change))
+    assert (outcome.sent, outcome.stored) == (True, False)
+    assert told in outcome.detail
+    assert "OTHER" not in outcome.detail and "PHANTOM" not in outcome.detail
 
 
-def test_a_file_that_the_peer_cannot_store_is_a_failure(listen, files, tmp_path):
-    port = listen()
-    (tmp_path / "archive").rmdir()
-    outcome = send_to_archive(files, LOCALHOST, port, "ARCHIVE")
-    assert not outcome.sent
-    assert "OutOfResources" in outcome.detail
+def test_an_archive_may_need_a_moment(files):
+    answers = iter([0, 2, 3])
+    assert send_to_archive(files, Memory(lambda instances: instances[: next(answers)])).stored
 
 
-@pytest.mark.parametrize("content", [None, b"not DICOM"])
-def test_a_file_that_cannot_be_read_is_a_failure(listen, files, content):
-    files[1].unlink()
-    if content:
-        files[1].write_bytes(content)
-    outcome = send_to_archive(files, LOCALHOST, listen(), "ARCHIVE")
-    assert not outcome.sent
-    assert files[1].name in outcome.detail
+def test_an_archive_that_does_not_let_us_look_proves_nothing(files, pauses):
+    def refuse(_):
+        raise ArchiveError("C-GET: not allowed")
+
+    outcome = send_to_archive(files, Memory(refuse))
+    assert (outcome.sent, outcome.stored) == (True, None)
+    assert "not proven: C-GET: not allowed" in outcome.detail
+    assert pauses == []
 
 
-def test_a_closed_port_is_a_failure(files, free_port):
-    outcome = send_to_archive(files, LOCALHOST, free_port, "ARCHIVE")
-    assert not outcome.sent
-    assert "Connection refused" in outcome.detail
+@pytest.mark.parametrize(
+    ("errors", "pauses_made"),
+    [
+        ([], 0),
+        ([ArchiveError("busy", transient=True)], 1),
+        ([NotStoredError("late"), ArchiveError("busy", transient=True)], 2),
+    ],
+)
+def test_what_may_pass_is_tried_again(errors, pauses_made, pauses):
+    errors = iter(errors)
+
+    def action():
+        for error in errors:
+            raise error
+        return "done"
+
+    assert attempt(action) == "done"
+    assert pauses == list(archive.PAUSES[:pauses_made])
 
 
-def test_a_silent_peer_costs_no_more_than_the_time_limit(files):
-    with socket.create_server((LOCALHOST, 0)) as server:
-        started = time.monotonic()
-        outcome = send_to_archive(files, LOCALHOST, server.getsockname()[1], "ARCHIVE", timeout=1)
-    assert not outcome.sent
-    assert "1 s" in outcome.detail
-    assert time.monotonic() - started < 5
+@pytest.mark.parametrize(("transient", "calls"), [(True, 3), (False, 1)])
+def test_what_does_not_pass_is_given_up(transient, calls):
+    made = []
 
+    def action():
+        made.append(1)
+        raise ArchiveError("no", transient)
 
-def test_a_peer_that_falls_silent_costs_no_more_than_the_time_limit(listen, files):
-    outcome = send_to_archive(files, LOCALHOST, listen("--sleep-during", "20"), "ARCHIVE", timeout=1)
-    assert not outcome.sent
-    assert "1 s" in outcome.detail
-
-
-def test_nothing_to_send_is_not_sent(listen):
-    assert not send_to_archive([], LOCALHOST, listen(), "ARCHIVE").sent
-
-
-@pytest.mark.parametrize("responses", [0, 2])
-def test_an_exit_status_of_success_is_not_believed_alone(files, monkeypatch, tmp_path, responses):
-    program = tmp_path / "storescu"
-    program.write_text("#!/bin/sh\n" + "echo 'I: Received Store Response (Success)'\n" * responses)
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    outcome = send_to_archive(files, LOCALHOST, 104, "ARCHIVE")
-    assert not outcome.sent
-    assert f"{responses} of 3" in outcome.detail
-
-
-def test_without_storescu_the_outcome_says_what_to_install(files, monkeypatch, tmp_path):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    outcome = send_to_archive(files, LOCALHOST, 104, "ARCHIVE")
-    assert not outcome.sent
-    assert "dcmtk" in outcome.detail
+    with pytest.raises(ArchiveError, match="no"):
+        attempt(action)
+    assert len(made) == calls

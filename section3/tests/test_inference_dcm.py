@@ -11,8 +11,11 @@ import pydicom
 import pytest
 from PIL import Image
 
+import archive
 import inference_dcm
+from archive import SendOutcome
 from dicom_series import list_files
+from dimse import DimseArchive
 from inference_dcm import main
 
 ANTERIOR_MM3, POSTERIOR_MM3 = 4 * 5 * 6, 4 * 7 * 6  # of the blocks
@@ -267,7 +270,8 @@ def test_a_fault_of_ours_is_told_without_what_it_quotes(make_study, run, monkeyp
     assert "Phantom" not in err
 
 
-def test_a_failed_send_is_a_warning_and_nothing_is_lost(make_study, run, tmp_path):
+def test_a_failed_send_is_a_warning_and_nothing_is_lost(make_study, run, tmp_path, monkeypatch):
+    monkeypatch.setattr(archive, "PAUSES", ())
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -286,15 +290,15 @@ def test_a_failed_send_is_a_warning_and_nothing_is_lost(make_study, run, tmp_pat
 def test_what_was_asked_for_is_sent_where_it_was_asked(make_study, run, tmp_path, monkeypatch):
     calls = []
 
-    def send(paths, host, port, aec):
-        calls.append((paths, host, port, aec))
-        return inference_dcm.SendOutcome(True, "stored")
+    def send(paths, archive):
+        calls.append((paths, archive))
+        return SendOutcome(True, "stored")
 
     monkeypatch.setattr(inference_dcm, "send_to_archive", send)
     options = ["--send-to-orthanc", "--orthanc-host", "pacs", "--orthanc-port", "104", "--orthanc-aec", "ARCHIVE"]
     code, _, err, result = run(make_study(), *options)
     assert (code, err, result["sent"]) == (0, "", True)
-    assert calls == [([tmp_path / "out" / "report.dcm"], "pacs", 104, "ARCHIVE")]
+    assert calls == [([tmp_path / "out" / "report.dcm"], DimseArchive("pacs", 104, "ARCHIVE"))]
 
 
 @pytest.mark.parametrize("broken", [False, True])
