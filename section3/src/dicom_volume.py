@@ -5,11 +5,14 @@ Patient coordinates are those of NIfTI here: RAS+, millimetres. DICOM's own are 
 
 from dataclasses import dataclass
 from itertools import pairwise, permutations
+from pathlib import Path
 
 import numpy as np
-import pydicom
+from pydicom.dataset import Dataset
+from pydicom.encaps import generate_frames
 
-from dicom_series import DICOM_ERRORS, Instance, Series
+from dicom_file import DICOM_ERRORS, Instance, read_dicom
+from dicom_series import Series
 from refusal import Refusal
 
 # Coordinates come as decimal text that scanners round: a step may differ from the median step by this fraction ...
@@ -21,11 +24,14 @@ COSINE_TOLERANCE = 0.001
 GAP = 1.5
 # mm: finer or coarser voxels are not resampled faithfully to the model's grid.
 SPACING_LIMITS = (0.4, 2.0)
+# mm a side; the longest crops of training have 59. Resampling and segmenting much more would fill the memory.
+FIELD_OF_VIEW_LIMIT = 100
 # Voxels so near to the model's grid go in as they are: half a percent of 50 mm is a quarter of a voxel.
 MODEL_SPACING_TOLERANCE = 0.005
 # sin(1 degree): training crops vary by more, and resampling would blur.
 OBLIQUE_TOLERANCE = 0.0175
 
+_RESCALE = (("RescaleSlope", 1), ("RescaleIntercept", 0))  # with what they are where absent
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -34,7 +40,8 @@ class SourceVolume:
     """A series as one array on its own grid, axes reordered so that they run most nearly right, anterior, superior.
 
     voxels: [X, Y, Z] float32, after rescale. spacing: (x, y, z) in mm. affine: [4, 4], voxel index to patient
-    coordinates (RAS+, mm). instances: one a slice, sorted by position along the slices' normal.
+    coordinates (RAS+, mm). instances: one a slice, or one a frame of a multi-frame image, with that slice's geometry in
+    its header, sorted by position along the slices' normal.
     """
 
     voxels: np.ndarray
@@ -44,18 +51,15 @@ class SourceVolume:
 
 
 def load_dicom_volume_as_numpy_from_list(series: Series) -> SourceVolume:
-    """Build the volume of a single-frame series from its slices' positions and orientations, never from their numbers.
+    """Build the volume of a series from its slices' positions and orientations, never from their numbers.
 
-    Raises Refusal: too-few-slices, geometry-*, unreadable-pixels.
+    Single-frame and enhanced multi-frame images alike. Raises Refusal: too-few-slices, geometry-*, unreadable-pixels.
     """
     slices = _checked_slices(series)
-    voxels, affine = _stacked(slices)
-    voxels, affine = _in_ras_order(voxels, affine)
+    affine = _affine(slices)
+    _require_resampleable(affine, slices)
+    voxels, affine = _in_ras_order(_stacked(slices), affine)
     spacing = tuple(float(length) for length in np.linalg.norm(affine[:3, :3], axis=0))
-    lowest, highest = SPACING_LIMITS
-    if min(spacing) < lowest * (1 - STEP_TOLERANCE) or max(spacing) > highest * (1 + STEP_TOLERANCE):
-        found = " x ".join(f"{length:.3g}" for length in spacing)
-        raise Refusal("geometry-spacing", f"voxels of {found} mm, expected {lowest} to {highest} mm")
     return SourceVolume(voxels, spacing, affine, [one.instance for one in slices])
 
 
@@ -71,19 +75,52 @@ class _Slice:
 
     @property
     def name(self) -> str:
-        return self.instance.path.name
+        return self.instance.name
 
 
 def _checked_slices(series: Series) -> list[_Slice]:
     """The slices of the series sorted along their normal, known to make an even grid."""
-    if len(series.instances) < 2:
+    slices = [_slice(frame) for instance in series.instances for frame in _frames(instance)]
+    if len(slices) < 2:
         raise Refusal("too-few-slices", f"series {series.uid} has one slice, expected a volume")
-    slices = [_slice(instance) for instance in series.instances]
     _require_alike(slices)
     normal = np.cross(slices[0].along_row, slices[0].along_column)
     slices.sort(key=lambda one: float(one.position @ normal))
     _require_even_steps(slices, normal)
     return slices
+
+
+# What tells a frame of an enhanced image from another, by the functional group that holds it (PS3.3, C.7.6.16).
+_FRAME_ATTRIBUTES = {
+    "ImagePositionPatient": "PlanePositionSequence",
+    "ImageOrientationPatient": "PlaneOrientationSequence",
+    "PixelSpacing": "PixelMeasuresSequence",
+    "RescaleSlope": "PixelValueTransformationSequence",
+    "RescaleIntercept": "PixelValueTransformationSequence",
+}
+_FUNCTIONAL_GROUPS = ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence")
+
+
+def _frames(instance: Instance) -> list[Instance]:
+    """The frames of an enhanced image as if each were an image of its own; a single-frame image as it is."""
+    per_frame, shared = (instance.value(keyword) for keyword in _FUNCTIONAL_GROUPS)
+    if not per_frame:
+        return [instance]
+    common = Dataset()
+    common.update(instance.header)
+    for keyword in _FUNCTIONAL_GROUPS:
+        common.pop(keyword, None)
+    frames = []
+    for number, groups in enumerate(per_frame):
+        header = Dataset()
+        header.update(common)
+        for keyword, group in _FRAME_ATTRIBUTES.items():
+            for source in (groups, *(shared or [])):
+                if source.get(group) and keyword in source[group][0]:
+                    header[keyword] = source[group][0][keyword]
+                    break
+        frames.append(Instance(instance.path, header, number))
+    return frames
 
 
 def _slice(instance: Instance) -> _Slice:
@@ -100,7 +137,7 @@ def _slice(instance: Instance) -> _Slice:
 
 def _numbers(instance: Instance, keyword: str, count: int) -> np.ndarray:
     try:
-        values = np.array(instance.header[keyword].value, dtype=np.float64)
+        values = np.atleast_1d(np.array(instance.value(keyword), dtype=np.float64))
     except DICOM_ERRORS:
         values = np.empty(0)
     if values.shape != (count,) or not np.isfinite(values).all():
@@ -110,7 +147,7 @@ def _numbers(instance: Instance, keyword: str, count: int) -> np.ndarray:
 
 def _refuse_attribute(instance: Instance, keyword: str, expected: str) -> None:
     found = instance.text(keyword)[:80] or "absent"
-    raise Refusal("geometry-missing", f"{keyword} of {instance.path.name} is {found}, expected {expected}")
+    raise Refusal("geometry-missing", f"{keyword} of {instance.name} is {found}, expected {expected}")
 
 
 def _require_alike(slices: list[_Slice]) -> None:
@@ -161,12 +198,28 @@ def _require_even_steps(slices: list[_Slice], normal: np.ndarray) -> None:
             raise Refusal(code, f"{fault}: {between}; the usual step is {median:.4g} mm")
 
 
-def _stacked(slices: list[_Slice]) -> tuple[np.ndarray, np.ndarray]:
-    """Voxels [columns, rows, slices] float32 and their affine [4, 4] to RAS+."""
-    voxels = np.stack([_pixels(one.instance).T for one in slices], axis=-1)
+def _require_resampleable(affine: np.ndarray, slices: list[_Slice]) -> None:
+    """Before any pixel is decoded: neither voxels nor field of view may be out of all proportion."""
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    lowest, highest = SPACING_LIMITS
+    if spacing.min() < lowest * (1 - STEP_TOLERANCE) or spacing.max() > highest * (1 + STEP_TOLERANCE):
+        found = " x ".join(f"{length:.3g}" for length in spacing)
+        raise Refusal("geometry-spacing", f"voxels of {found} mm, expected {lowest} to {highest} mm")
+    columns, rows = (_numbers(slices[0].instance, keyword, 1)[0] for keyword in ("Columns", "Rows"))
+    extent = spacing * (columns, rows, len(slices))
+    if extent.max() > FIELD_OF_VIEW_LIMIT:
+        found = " x ".join(f"{length:.4g}" for length in extent)
+        raise Refusal("geometry-field-of-view", f"{found} mm, expected a crop of at most {FIELD_OF_VIEW_LIMIT} mm")
+
+
+def _stacked(slices: list[_Slice]) -> np.ndarray:
+    """Voxels [columns, rows, slices] float32."""
+    files = dict.fromkeys(one.instance.path for one in slices)
+    stored = {path: _stored_pixels(path) for path in files}
+    voxels = np.stack([_pixels(one, stored[one.instance.path]).T for one in slices], axis=-1)
     if slices[0].instance.text("PhotometricInterpretation") == "MONOCHROME1":  # the lowest value is the brightest
         voxels = voxels.max() - voxels
-    return voxels, _affine(slices)
+    return voxels
 
 
 def _affine(slices: list[_Slice]) -> np.ndarray:
@@ -180,20 +233,40 @@ def _affine(slices: list[_Slice]) -> np.ndarray:
     return _LPS_TO_RAS @ affine
 
 
-def _pixels(instance: Instance) -> np.ndarray:
-    """The pixels [rows, columns] float32 of one slice, after its rescale slope and intercept."""
-    name = instance.path.name
+def _stored_pixels(path: Path) -> np.ndarray:
+    """The pixels of a file as they are stored, [frames, rows, columns]."""
     try:
-        dataset = pydicom.dcmread(instance.path)
-        stored = dataset.pixel_array
-        slope = float(dataset.get("RescaleSlope") or 1)
-        intercept = float(dataset.get("RescaleIntercept") or 0)
-        shape = (dataset.Rows, dataset.Columns)
+        dataset = read_dicom(path)
+        frames, rows, columns = int(dataset.get("NumberOfFrames") or 1), dataset.Rows, dataset.Columns
+        if dataset.file_meta.TransferSyntaxUID.is_compressed:
+            _require_compressed(dataset, frames)
+        pixels = dataset.pixel_array
     except DICOM_ERRORS as error:
-        raise Refusal("unreadable-pixels", f"the pixels of {name} cannot be decoded: {str(error)[:200]}") from error
-    if stored.shape != shape:
-        raise Refusal("unreadable-pixels", f"the pixels of {name} have shape {stored.shape}, expected one grey image")
-    pixels = stored.astype(np.float32) * slope + intercept
+        reason = f"the pixels of {path.name} cannot be decoded: {type(error).__name__} {str(error)[:200]}"
+        raise Refusal("unreadable-pixels", reason) from error
+    shape = (frames, rows, columns)
+    if pixels.shape not in (shape, shape[1:]):
+        raise Refusal("unreadable-pixels", f"the pixels of {path.name} have shape {pixels.shape}, expected {shape}")
+    return pixels.reshape(shape)
+
+
+def _require_compressed(dataset: Dataset, frames: int) -> None:
+    """Decoders unpack all they get before they ask what it should be: a bomb is larger than the image it stands for."""
+    limit = 2 * dataset.Rows * dataset.Columns * dataset.BitsAllocated // 8 + 4096
+    if any(len(frame) > limit for frame in generate_frames(dataset.PixelData, number_of_frames=frames)):
+        raise ValueError("compressed pixels larger than the image")
+
+
+def _pixels(one: _Slice, stored: np.ndarray) -> np.ndarray:
+    """The pixels [rows, columns] float32 of one slice, after its rescale slope and intercept."""
+    instance, name = one.instance, one.name
+    if (instance.frame or 0) >= len(stored) or (instance.frame is None and len(stored) > 1):
+        raise Refusal("unreadable-pixels", f"{name} is not the frame that it should be of {len(stored)}")
+    try:
+        slope, intercept = (float(instance.text(keyword) or default) for keyword, default in _RESCALE)
+    except ValueError as error:
+        raise Refusal("unreadable-pixels", f"the rescale slope or intercept of {name} is no number") from error
+    pixels = stored[instance.frame or 0].astype(np.float32) * np.float32(slope or 1) + np.float32(intercept)
     if not np.isfinite(pixels).all():
         raise Refusal("unreadable-pixels", f"{name} has pixels that are no finite numbers")
     return pixels
@@ -226,25 +299,42 @@ def to_source_slices(array: np.ndarray, source: SourceVolume) -> np.ndarray:
 def to_model_grid(source: SourceVolume) -> np.ndarray:
     """The volume [X, Y, Z] float32 on the model's grid: RAS, 1 mm, over the same field of view.
 
-    These are the source's own voxels where its grid is that already. Beyond an oblique field of view the nearest voxels
-    are repeated.
+    These are the source's own voxels where its grid is that already. Beyond an oblique field of view all is average
+    tissue, as beyond the crops of training: repeating the nearest voxels there makes the model see structures (11 %
+    more volume on crops turned by 15 degrees about two axes).
     """
     if _is_model_grid(source):
         return source.voxels
     affine, shape = _model_grid(source)
-    return _resampled(source.voxels, np.linalg.inv(source.affine) @ affine, shape)
+    to_source = np.linalg.inv(source.affine) @ affine
+    volume = _resampled(source.voxels, to_source, shape)
+    volume[~_within(source.voxels.shape, to_source, shape)] = source.voxels.mean()
+    return volume
 
 
 def to_source_grid(probabilities: np.ndarray, source: SourceVolume) -> np.ndarray:
     """Labels [X, Y, Z] uint8 on the source's grid from probabilities [C, X, Y, Z] on the model's.
 
-    The probabilities are interpolated, not the labels: a border keeps its place between voxels.
+    The probabilities are interpolated, not the labels: a border keeps its place between voxels. Interpolation rounds
+    surfaces off, so each structure gets as many of its most probable voxels as make up its volume on the model's grid,
+    as near as whole voxels can.
     """
-    if not _is_model_grid(source):
-        affine, _ = _model_grid(source)
-        to_model = np.linalg.inv(affine) @ source.affine
-        probabilities = np.stack([_resampled(one, to_model, source.voxels.shape) for one in probabilities])
-    return probabilities.argmax(axis=0).astype(np.uint8)
+    labels = probabilities.argmax(axis=0).astype(np.uint8)
+    if _is_model_grid(source):
+        return labels
+    affine, shape = _model_grid(source)
+    seen = labels[_within(source.voxels.shape, np.linalg.inv(source.affine) @ affine, shape)]
+    volumes = [np.count_nonzero(seen == label) for label in (1, 2)]  # mm3
+
+    to_model = np.linalg.inv(affine) @ source.affine
+    _, anterior, posterior = (_resampled(one, to_model, source.voxels.shape).ravel() for one in probabilities)
+    voxels = np.round(np.cumsum(volumes) / np.prod(source.spacing)).astype(int)
+    whole = np.argsort(-(anterior + posterior), kind="stable")[: voxels[1]]
+    front_first = whole[np.argsort((posterior - anterior)[whole], kind="stable")]
+    result = np.zeros(anterior.size, np.uint8)
+    result[front_first[: voxels[0]]] = 1
+    result[front_first[voxels[0] :]] = 2
+    return result.reshape(source.voxels.shape)
 
 
 def _resampled(array: np.ndarray, to_array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -255,6 +345,16 @@ def _resampled(array: np.ndarray, to_array: np.ndarray, shape: tuple[int, ...]) 
     from scipy import ndimage  # here, since few series need it and its import takes as long as the model
 
     return ndimage.affine_transform(array, to_array, output_shape=shape, order=3, mode="nearest")
+
+
+def _within(extent: tuple[int, ...], to_array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Which voxels of a grid of `shape` have their centres within the voxels of an array of size `extent`."""
+    within = np.ones(shape, bool)
+    x, y, z = np.ogrid[tuple(slice(size) for size in shape)]
+    for size, (along_x, along_y, along_z, offset) in zip(extent, to_array[:3], strict=True):
+        index = along_x * x + along_y * y + along_z * z + offset
+        within &= (index > -0.5) & (index < size - 0.5)
+    return within
 
 
 def _is_model_grid(source: SourceVolume) -> bool:

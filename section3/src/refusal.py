@@ -6,12 +6,13 @@ line, for people. The reason names files, attributes and UIDs, never a patient.
 code                         meaning
 ---------------------------  ------------------------------------------------------------------------------------------
 no-dicom                     the folder holds no DICOM image
-unreadable-dicom             a DICOM file is damaged so that its series cannot be told; a slice may be missing
+unreadable-dicom             DICOM files are damaged, and one of them may be a slice of the input
 several-studies              the files belong to more than one study
 several-patients             the files of the study name more than one PatientID
 no-hippocrop-series          no series of the study meets the conditions for the input
 several-hippocrop-series     more than one series meets them
 no-such-series               the series that was asked for is not in the study
+slices-missing               the series has fewer slices than it says itself
 too-few-slices               the series has fewer slices than a volume needs
 geometry-missing             an attribute that places a slice in space is absent or unusable
 geometry-mixed-size          slices differ in rows or columns
@@ -23,7 +24,9 @@ geometry-duplicate-position  two slices lie at the same position
 geometry-gap                 a slice is missing between two others
 geometry-uneven              the steps between slices differ
 geometry-spacing             the voxels are smaller or larger than what can be resampled faithfully
+geometry-field-of-view       the series covers more than any crop does
 unreadable-pixels            the pixel data of a slice cannot be decoded to one grey value a pixel
+bad-rules                    the rules for choosing the series are missing or no list of conditions
 bad-model                    the model file is missing, is no model, or breaks the volume contract
 nothing-found                the model finds no voxel of one of the structures
 cannot-write                 the results cannot be written to the output folder
@@ -32,6 +35,11 @@ timed-out                    the study was not done within the time allowed (bat
 no-scheduler                 no Dask cluster fit for work answers at the address given (batch only)
 internal-error               a fault of this program
 """
+
+
+def printable(text: str) -> str:
+    """`text` as one line that moves no terminal's cursor."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 class Refusal(Exception):
@@ -44,7 +52,7 @@ class Refusal(Exception):
     def __init__(self, code: str, reason: str):
         super().__init__(code, reason)
         self.code = code
-        self.reason = "".join(letter if letter.isprintable() else " " for letter in reason)[:1000]
+        self.reason = printable(reason)[:1000]
 
     def __str__(self) -> str:
         return f"{self.reason} [{self.code}]"

@@ -11,6 +11,7 @@ import onnx
 import pydicom
 import pytest
 from onnx import TensorProto, helper
+from pydicom.uid import EnhancedMRImageStorage
 
 from phantom import StudyHeader, write_series, write_study
 
@@ -114,6 +115,41 @@ def edit() -> Callable:
             dataset.save_as(path)
 
     return edit_files
+
+
+@pytest.fixture
+def to_enhanced() -> Callable:
+    """to_enhanced(paths) replaces single-frame images by one enhanced multi-frame image and returns its file."""
+
+    def convert(paths: list[Path]) -> Path:
+        sources = [pydicom.dcmread(path) for path in paths]
+        image = sources[0]
+        pixels = b"".join(source.PixelData for source in sources)
+        image.SharedFunctionalGroupsSequence, image.PerFrameFunctionalGroupsSequence = [pydicom.Dataset()], []
+        shared = image.SharedFunctionalGroupsSequence[0]
+        for groups, source in [(shared, image), *((pydicom.Dataset(), source) for source in sources)]:
+            for group, keyword in (
+                ("PixelMeasuresSequence", "PixelSpacing"),
+                ("PlaneOrientationSequence", "ImageOrientationPatient"),
+                ("PlanePositionSequence", "ImagePositionPatient"),
+            ):
+                if (groups is shared) != (keyword == "ImagePositionPatient"):
+                    item = pydicom.Dataset()
+                    item[keyword] = source[keyword]
+                    setattr(groups, group, [item])
+            if groups is not shared:
+                image.PerFrameFunctionalGroupsSequence.append(groups)
+        for keyword in ("PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient", "ImagesInAcquisition"):
+            del image[keyword]
+        image.SOPClassUID = EnhancedMRImageStorage
+        image.file_meta.MediaStorageSOPClassUID = EnhancedMRImageStorage
+        image.NumberOfFrames, image.PixelData = len(sources), pixels
+        for path in paths:
+            path.unlink()
+        image.save_as(paths[0])
+        return paths[0]
+
+    return convert
 
 
 @pytest.fixture
