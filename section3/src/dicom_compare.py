@@ -7,7 +7,7 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag, Tag
 
-from dicom_series import DICOM_ERRORS
+from dicom_file import DICOM_ERRORS
 
 # How a value is written, not what it says: an archive may compress the pixels without loss, or change the alphabet.
 ENCODING = ("SpecificCharacterSet", "PhotometricInterpretation", "PlanarConfiguration")

@@ -14,7 +14,7 @@ import pydicom
 from pydicom.dataset import Dataset
 
 from archive import ArchiveError, attempt
-from dicom_series import DICOM_ERRORS
+from dicom_file import DICOM_ERRORS
 
 AE_TITLE = "HIPPOAI"  # who we are to the archive
 STORE_RESPONSE = re.compile(r"Received Store Response \((.*)\)")

@@ -1,0 +1,311 @@
+"""An archive that speaks DICOMweb (PS3.18): STOW-RS to send, WADO-RS to fetch.
+
+By the standard library alone. dicomweb-client sends nothing at its second attempt, drops the reasons that come with
+status 409, and its requests would make every start slower, as pydicom imports it where it is installed.
+
+Credentials come from the environment, never from the command line, where every user of the machine can read them:
+DICOMWEB_TOKEN (a bearer token), or DICOMWEB_USER and DICOMWEB_PASSWORD. Certificates are verified.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import socket
+import ssl
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException, HTTPMessage, HTTPSConnection
+from io import BytesIO
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pydicom
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
+
+from archive import ArchiveError, attempt
+from dicom_file import DICOM_ERRORS, MAX_FILE_BYTES
+from dicom_series import UID_TEXT, Series
+
+DICOM, JSON = "application/dicom", "application/dicom+json"
+ANY_SYNTAX = f'multipart/related; type="{DICOM}"; transfer-syntax=*'  # as it is stored
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+CHUNK = 1 << 20
+
+TRANSIENT = {408, 429, 500, 502, 503, 504}
+CONFIRMATIONS = {200, 202, 409}  # stored, stored in part or with warnings, not stored: the answer says what
+HINTS = {
+    401: "set DICOMWEB_TOKEN, or DICOMWEB_USER and DICOMWEB_PASSWORD",
+    403: "these credentials may not do it",
+    404: "is the address right, and is it there?",
+    413: "it is larger than the archive accepts",
+}
+REASONS = {  # PS3.18, I.2, by the first digits
+    "A7": "out of resources",
+    "A9": "does not match its SOP class",
+    "C": "cannot be understood",
+    "0110": "processing failure",
+    "0122": "SOP class not supported",
+    "0124": "not authorised",
+    "B000": "values were changed",
+    "B006": "attributes were discarded",
+    "B007": "does not match its SOP class",
+}
+
+
+class NotFoundError(ArchiveError):
+    """The archive has no such thing."""
+
+
+def parse_url(text: str) -> str:
+    """The address of a DICOMweb service, without a slash at its end. Raises ValueError."""
+    url = urlsplit(text)
+    if url.scheme not in ("http", "https") or not url.hostname or url.query or url.fragment:
+        raise ValueError(f"{text} is no address of the form https://host[:port]/path")
+    if url.username is not None:
+        raise ValueError("the address holds a user name: set DICOMWEB_USER and DICOMWEB_PASSWORD instead")
+    _ = url.port  # raises where it is none
+    return text.rstrip("/")
+
+
+@dataclass(frozen=True)
+class DicomWebArchive:
+    """The archive at `url` (see `parse_url`), which has `timeout` seconds for each answer.
+
+    ca_file: the certificates (PEM) to trust, instead of the system's.
+    """
+
+    url: str
+    ca_file: Path | None = None
+    timeout: float = 60
+
+    def __str__(self) -> str:
+        return self.url
+
+    def store(self, paths: Sequence[Path]) -> list[str]:
+        """See archive.Archive. One by one: what is refused is known, and no message is larger than it must be."""
+        warnings = {warning for path in paths for warning in attempt(lambda path=path: self._store(path))}
+        return sorted(warnings)
+
+    def _store(self, path: Path) -> list[str]:
+        boundary = uuid.uuid4().hex
+        body = f"--{boundary}\r\nContent-Type: {DICOM}\r\n\r\n".encode() + path.read_bytes()
+        headers = {
+            "Accept": JSON,
+            "Content-Type": f'multipart/related; type="{DICOM}"; boundary={boundary}',
+        }
+        try:
+            _, content = self._request("POST", "/studies", headers, body + f"\r\n--{boundary}--\r\n".encode())
+            return _confirmation(content, path)
+        except ArchiveError as error:
+            raise type(error)(f"did not store {path.name}: {error}", error.transient) from error
+
+    def retrieve(self, sent: Sequence[Dataset]) -> list[Dataset]:
+        """See archive.Archive."""
+        found = []
+        for one in sent:
+            path = f"/studies/{one.StudyInstanceUID}/series/{one.SeriesInstanceUID}/instances/{one.SOPInstanceUID}"
+            try:
+                found += [_read(content) for content in self._instances(path)]
+            except NotFoundError:
+                continue
+        return found
+
+    def fetch_study(self, study_uid: str, folder: Path, choose: Callable[[list[Path]], list[Series]]) -> list[Path]:
+        """Write a study to `folder`: the headers of all instances, and the pixels of those that `choose` wants.
+
+        `choose` is given the files with the headers. Raises ArchiveError.
+        """
+        files = self._fetch_headers(study_uid, folder)
+        for series in choose(files):
+            fetched = self._fetch_series(study_uid, series.uid, folder)
+            if missing := {instance.path for instance in series.instances} - set(fetched):
+                raise ArchiveError(f"it did not give {len(missing)} of {len(series.instances)} slices of {series.uid}")
+        return files
+
+    def _fetch_headers(self, study_uid: str, folder: Path) -> list[Path]:
+        _, content = attempt(lambda: self._request("GET", f"/studies/{study_uid}/metadata", {"Accept": JSON}))
+        try:
+            headers = [Dataset.from_json(one, lambda *_: b"") for one in json.loads(content)]
+            return [_save_header(header, folder / _file_name(header)) for header in headers]
+        except DICOM_ERRORS as error:
+            raise ArchiveError(f"the study's metadata cannot be read ({type(error).__name__})") from error
+
+    def _fetch_series(self, study_uid: str, series_uid: str, folder: Path) -> list[Path]:
+        written = []
+        for content in attempt(lambda: self._instances(f"/studies/{study_uid}/series/{series_uid}")):
+            path = folder / _file_name(_read(content, pixels=False))
+            path.write_bytes(content)
+            written.append(path)
+        return written
+
+    def _instances(self, path: str) -> list[bytes]:
+        """The DICOM files that the archive keeps there."""
+        headers, content = self._request("GET", path, {"Accept": ANY_SYNTAX})
+        if headers.get_content_type() == DICOM:
+            return [content]
+        return _parts(content, headers.get_boundary())
+
+    def _request(self, method: str, path: str, headers: dict[str, str], body: bytes = b"") -> tuple[HTTPMessage, bytes]:
+        """Headers and content of the answer. Raises ArchiveError unless it is one that carries what was asked for.
+
+        Redirections are not followed: credentials and patients go where the user said.
+        """
+        path = urlsplit(self.url).path + path
+        headers = {**headers, **self._authorization(), "Connection": "close"}
+        connection = self._connection()
+        try:
+            connection.connect()
+            with _deadline(connection.sock, self.timeout):
+                with suppress(BrokenPipeError, ConnectionResetError):  # it may have answered before it had everything
+                    connection.request(method, path, body, headers)
+                response = connection.getresponse()
+                content = _content(response.read)
+        except TimeoutError as error:
+            raise ArchiveError(f"no answer within {self.timeout:g} s", transient=True) from error
+        except ssl.SSLCertVerificationError as error:
+            raise ArchiveError(f"its certificate is not trusted ({error.verify_message}); see --ca-file") from error
+        except (OSError, HTTPException) as error:
+            reason = getattr(error, "strerror", None) or type(error).__name__
+            transient = isinstance(error, ConnectionError | HTTPException)
+            raise ArchiveError(f"no connection ({reason})", transient) from error
+        finally:
+            connection.close()
+        status = response.status
+        if status == 200 or (method == "POST" and status in CONFIRMATIONS):
+            return response.headers, content
+        kind = NotFoundError if status == 404 else ArchiveError
+        raise kind(f"answered {_status(status)}", transient=status in TRANSIENT)
+
+    def _connection(self) -> HTTPConnection:
+        url = urlsplit(self.url)
+        if url.scheme == "http":
+            return HTTPConnection(url.hostname, url.port, timeout=self.timeout)
+        try:
+            context = ssl.create_default_context(cafile=self.ca_file)
+        except OSError as error:  # SSLError is one
+            raise ArchiveError(f"no certificates can be read from {self.ca_file}") from error
+        return HTTPSConnection(url.hostname, url.port, timeout=self.timeout, context=context)
+
+    def _authorization(self) -> dict[str, str]:
+        """Read at the last moment: credentials never travel to another process with the archive's address."""
+        token, user, password = (
+            os.environ.get(f"DICOMWEB_{name}", "").strip() for name in ("TOKEN", "USER", "PASSWORD")
+        )
+        if not token and not user:
+            return {}
+        url = urlsplit(self.url)
+        if url.scheme == "http" and url.hostname not in LOOPBACK:
+            raise ArchiveError("credentials are set, and http would send them in clear: use https")
+        if token:
+            return {"Authorization": f"Bearer {token}"}
+        return {"Authorization": f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"}
+
+
+def _status(status: int) -> str:
+    """In our words: what the archive adds may quote a patient's data."""
+    try:
+        words = f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        words = str(status)
+    return f"{words} ({HINTS[status]})" if status in HINTS else words
+
+
+@contextmanager
+def _deadline(connection: socket.socket, seconds: float) -> Iterator[None]:
+    """End the connection after so many seconds; its own time limit begins anew with each byte that drips in.
+
+    Raises TimeoutError.
+    """
+    expired = threading.Event()
+
+    def end() -> None:
+        expired.set()
+        with suppress(OSError):  # it has ended by itself
+            socket.socket.shutdown(connection, socket.SHUT_RDWR)  # below TLS, where the other thread waits
+
+    timer = threading.Timer(seconds, end)
+    timer.start()
+    try:
+        yield
+    except (OSError, HTTPException):
+        if not expired.is_set():
+            raise
+    finally:
+        timer.cancel()
+    if expired.is_set():
+        raise TimeoutError
+
+
+def _content(read: Callable[[int], bytes]) -> bytes:
+    """All of the answer, as long as it is no larger than any image."""
+    content = bytearray()
+    while chunk := read(CHUNK):
+        content += chunk
+        if len(content) > MAX_FILE_BYTES:
+            raise ArchiveError(f"answered with more than {MAX_FILE_BYTES >> 20} MiB")
+    return bytes(content)
+
+
+def _parts(body: bytes, boundary: str | None) -> list[bytes]:
+    """The contents of a multipart body (RFC 2046, 5.1)."""
+    parts = (b"\r\n" + body).split(b"\r\n--" + (boundary or "").encode())
+    if not boundary or not parts[-1].startswith(b"--"):
+        raise ArchiveError("the answer is no complete multipart message", transient=True)
+    return [part.partition(b"\r\n\r\n")[2] for part in parts[1:-1]]
+
+
+def _read(content: bytes, pixels: bool = True) -> Dataset:
+    try:
+        return pydicom.dcmread(BytesIO(content), stop_before_pixels=not pixels)
+    except DICOM_ERRORS as error:
+        raise ArchiveError(f"what came cannot be read ({type(error).__name__})") from error
+
+
+def _confirmation(content: bytes, path: Path) -> list[str]:
+    """The warnings that come with one stored instance (PS3.18, 10.5.3). Raises ArchiveError unless it is stored."""
+    uid = pydicom.dcmread(path, specific_tags=["SOPInstanceUID"], stop_before_pixels=True).SOPInstanceUID
+    try:
+        answer = Dataset.from_json(content.decode())
+        failed = [item.get("FailureReason") for item in answer.get("FailedSOPSequence") or ()]
+        stored = {item.ReferencedSOPInstanceUID: item for item in answer.get("ReferencedSOPSequence") or ()}
+    except DICOM_ERRORS as error:
+        raise ArchiveError(f"its answer cannot be read ({type(error).__name__})") from error
+    if failed or uid not in stored:
+        reasons = ", ".join(_reason(one) for one in failed) or "its answer does not name it"
+        raise ArchiveError(reasons, transient=any(_reason(one).startswith("0xA7") for one in failed))
+    warning = stored[uid].get("WarningReason")
+    return [] if warning is None else [f"warning {_reason(warning)}"]
+
+
+def _reason(code: int | None) -> str:
+    if code is None:
+        return "no reason given"
+    digits = f"{code:04X}"
+    words = next((words for prefix, words in REASONS.items() if digits.startswith(prefix)), "unknown")
+    return f"0x{digits} {words}"
+
+
+def _file_name(header: Dataset) -> str:
+    """A name from the instance's own UID. Raises ArchiveError where that is none: it will be part of a path."""
+    uid = str(header.get("SOPInstanceUID"))
+    if not UID_TEXT.fullmatch(uid):
+        raise ArchiveError("it has an instance without a valid SOPInstanceUID")
+    return f"{uid}.dcm"
+
+
+def _save_header(header: Dataset, path: Path) -> Path:
+    """DICOM JSON is always in UTF-8, whatever the instance itself was written in (PS3.18, F.2)."""
+    header.SpecificCharacterSet = "ISO_IR 192"
+    header.file_meta = FileMetaDataset()
+    header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    if "PixelData" in header:
+        del header.PixelData
+    header.save_as(path, enforce_file_format=True)
+    return path
