@@ -16,12 +16,12 @@ import re
 import sys
 import time
 from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 
-from dicom_series import study_uid_of
-from engines import LOCAL_ENGINES, Engine, dask_engine, local_engine
+from engines import LOCAL_ENGINES, Engine, SerialExecutor, dask_engine, local_engine
 from inference_dcm import (
     DEFAULT_OUTPUT,
     StudyResult,
@@ -34,12 +34,13 @@ from inference_dcm import (
     write_text,
 )
 from refusal import Refusal
-from study_worker import StudyTask, work_on
+from study_worker import StudyTask, study_uids_of, work_on
 from unet_inference_agent import UNetInferenceAgent
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 UNKNOWN_STUDY = ""
 STRUCTURES = ("anterior", "posterior", "total")
+PORTION = 100  # files that a worker reads at a time to find studies: 30 ms of work
 DEADLINE = 300  # seconds for a study of a second or two: time for a slow disk, a slow archive and a busy machine
 
 
@@ -135,20 +136,25 @@ class BatchProcessingStats:
         return sorted(self.results, key=lambda result: result.study_instance_uid or "")
 
 
-def find_hippocrop_studies(files: list[Path]) -> dict[str, list[Path]]:
+def find_hippocrop_studies(files: list[Path], executor: Executor | None = None) -> dict[str, list[Path]]:
     """The DICOM images among `files` by StudyInstanceUID. Whether one has a HippoCrop series, its result will tell.
 
     A damaged file may be a slice of any study that shares its folder, so it goes to each of these, and they will be
-    refused; one that stands alone makes a study of its own under the name UNKNOWN_STUDY.
+    refused; one that stands alone makes a study of its own under the name UNKNOWN_STUDY. The executor's workers read
+    the files. Raises Refusal: worker-died, timed-out.
     """
+    portions = [files[first : first + PORTION] for first in range(0, len(files), PORTION)]
+    try:
+        uids = list(chain.from_iterable((executor or SerialExecutor()).map(study_uids_of, portions)))
+    except Exception as error:
+        raise _failure(error) from error
     studies: dict[str, list[Path]] = {}
     damaged = []
-    with ThreadPoolExecutor() as pool:
-        for path, uid in zip(files, pool.map(_study_uid_or_refusal, files), strict=True):
-            if isinstance(uid, Refusal):
-                damaged.append(path)
-            elif uid is not None:
-                studies.setdefault(uid, []).append(path)
+    for path, uid in zip(files, uids, strict=True):
+        if isinstance(uid, Refusal):
+            damaged.append(path)
+        elif uid is not None:
+            studies.setdefault(uid, []).append(path)
     folders = {uid: {path.parent for path in paths} for uid, paths in studies.items()}
     for path in damaged:
         for uid in [uid for uid in folders if path.parent in folders[uid]] or [UNKNOWN_STUDY]:
@@ -156,17 +162,10 @@ def find_hippocrop_studies(files: list[Path]) -> dict[str, list[Path]]:
     return studies
 
 
-def _study_uid_or_refusal(path: Path) -> str | Refusal | None:
-    try:
-        return study_uid_of(path)
-    except Refusal as refusal:
-        return refusal
-
-
 def run_batch_inference(tasks: Iterable[StudyTask], engine: Engine) -> BatchProcessingStats:
     """Work on all studies; print a line for each that is finished. Whatever becomes of one, the others go on."""
     tasks = list(tasks)
-    stats = BatchProcessingStats(total=len(tasks), workers=engine.workers)
+    stats = BatchProcessingStats(total=len(tasks), workers=min(engine.workers, len(tasks)))
     for task, future in engine.completed(work_on, tasks):
         result, is_earlier = _outcome(task, future)
         stats.results.append(result)
@@ -177,18 +176,25 @@ def run_batch_inference(tasks: Iterable[StudyTask], engine: Engine) -> BatchProc
 
 def _outcome(task: StudyTask, future: Future) -> tuple[StudyResult, bool]:
     """The result of the study and whether it is an earlier one; in place of what no worker could tell, a failure."""
-    result = StudyResult(study_instance_uid=task.study_uid or None)
     try:
         return future.result()
-    except Refusal as error:
-        result.stop("failed", error.code, error.reason)
-    except TimeoutError as error:
-        result.stop("failed", "timed-out", f"the study was {error}")
     except Exception as error:  # noqa: BLE001  engines differ in what they raise, and one study must not stop the others
-        reason = f"the process that worked on the study was killed ({type(error).__name__}); is memory short?"
-        result.stop("failed", "worker-died", reason)
+        failure = _failure(error)
+    result = StudyResult(study_instance_uid=task.study_uid or None)
+    result.stop("failed", failure.code, failure.reason)
     write_result(result, task.output_dir)
     return result, False
+
+
+def _failure(error: Exception) -> Refusal:
+    """What an engine raises where a call has no answer, in our own words."""
+    if isinstance(error, Refusal):
+        return error
+    if isinstance(error, TimeoutError):
+        return Refusal("timed-out", f"the work was {error}")
+    return Refusal(
+        "worker-died", f"the process that did the work was killed ({type(error).__name__}); is memory short?"
+    )
 
 
 def _positive(text: str) -> int:
@@ -236,66 +242,64 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _engine(args: argparse.Namespace, studies: int) -> Engine:
-    if args.scheduler:
-        return dask_engine(args.scheduler, args.timeout)
-    return local_engine(args.engine, min(args.max_workers, studies), args.timeout)
+def _batch(args: argparse.Namespace, files: list[Path], output_dir: Path) -> BatchProcessingStats:
+    """Everything from the files to the results. Raises Refusal where no study can be worked on at all."""
+    model_path = args.model_path.absolute()
+    model = UNetInferenceAgent(model_path).identity  # a bad model is told once, not by every worker
+    engine = (
+        dask_engine(args.scheduler, args.timeout)
+        if args.scheduler
+        else local_engine(args.engine, args.max_workers, args.timeout)
+    )
+    with engine.executor:  # after Ctrl-C the studies in work are finished, no others begun
+        studies = find_hippocrop_studies(files, engine.executor)
+        if not studies:
+            raise Refusal("no-dicom", f"no DICOM image among the {len(files)} files in or below {args.root}")
+        tasks = [
+            StudyTask(
+                study_uid=uid,
+                files=studies[uid],
+                output_dir=output_dir / folder_name(uid),
+                model_path=model_path,
+                model_sha256=model["sha256"],
+                threads=engine.threads,
+                send=sender(args),
+                resume=args.resume,
+            )
+            for uid in sorted(studies)
+        ]
+        return run_batch_inference(tasks, engine)
 
 
 def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
-    # Absolute: the workers of a cluster were started somewhere else.
+    # Absolute paths here: the workers of a cluster were started somewhere else.
     output_dir = (args.output_dir or DEFAULT_OUTPUT).absolute()
-    model_path = args.model_path.absolute()
     try:
         files = validate_study_directory(args.root.absolute())
     except NotADirectoryError as error:
         print(error, file=sys.stderr)
         return 2
     try:
-        model = UNetInferenceAgent(model_path).identity  # a bad model is told once, not by every worker
-        studies = find_hippocrop_studies(files)
-        if not studies:
-            raise Refusal("no-dicom", f"no DICOM image among the {len(files)} files in or below {args.root}")
-        engine = _engine(args, len(studies))
+        stats = _batch(args, files, output_dir)
     except Refusal as refusal:
         print(refusal, file=sys.stderr)
         return 1
-
-    send = sender(args)
-    tasks = [
-        StudyTask(
-            study_uid=uid,
-            files=studies[uid],
-            output_dir=output_dir / folder_name(uid),
-            model_path=model_path,
-            model_sha256=model["sha256"],
-            threads=engine.threads,
-            send=send,
-            resume=args.resume,
-        )
-        for uid in sorted(studies)
-    ]
-    try:
-        with engine.executor:  # after Ctrl-C the studies in work are finished, no others begun
-            stats = run_batch_inference(tasks, engine)
     except KeyboardInterrupt:
         print("interrupted; the results of the studies listed above are complete", file=sys.stderr)
         return 130
+
     print(stats.table())
-    for path in _summary_paths(args.save_summary, output_dir):
+    paths = [args.save_summary] if args.save_summary else []
+    if args.save_summary is True:
+        paths = [output_dir / "summary.csv", output_dir / "summary.json"]
+    for path in paths:
         try:
             stats.save(path)
         except OSError as error:
             print(Refusal("cannot-write", f"cannot write the summary to {path}: {error.strerror}"), file=sys.stderr)
             return 1
     return 1 if stats.failed else 0
-
-
-def _summary_paths(asked: Path | bool | None, output_dir: Path) -> list[Path]:
-    if asked is True:
-        return [output_dir / "summary.csv", output_dir / "summary.json"]
-    return [asked] if asked else []
 
 
 if __name__ == "__main__":

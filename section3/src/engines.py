@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from queue import SimpleQueue
+from queue import LifoQueue
 from typing import Any
 
 from refusal import Refusal
@@ -97,7 +97,7 @@ class ProcessExecutor(Executor):
         self._timeout = timeout
         self._callers = ThreadPoolExecutor(max_workers)
         self._workers = [_Worker(threads) for _ in range(max_workers)]
-        self._idle: SimpleQueue[_Worker] = SimpleQueue()
+        self._idle: LifoQueue[_Worker] = LifoQueue()  # last in, first out: no process is started that is not needed
         for worker in self._workers:
             self._idle.put(worker)
 

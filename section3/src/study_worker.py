@@ -4,11 +4,12 @@ import functools
 import hashlib
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from archive import SendOutcome
-from dicom_series import read_study
+from dicom_series import read_study, study_uid_of
 from inference_dcm import RESULT, StudyResult, process_single_study
 from refusal import Refusal
 from unet_inference_agent import UNetInferenceAgent
@@ -28,6 +29,19 @@ class StudyTask:
     threads: int
     send: Send | None = None
     resume: bool = False
+
+
+def study_uids_of(files: list[Path]) -> list[str | Refusal | None]:
+    """The StudyInstanceUID of every file, None where it is no DICOM image, a Refusal where it is damaged."""
+    with ThreadPoolExecutor() as pool:  # reading waits for the disk, or the network behind it
+        return list(pool.map(_study_uid_of, files))
+
+
+def _study_uid_of(path: Path) -> str | Refusal | None:
+    try:
+        return study_uid_of(path)
+    except Refusal as refusal:
+        return refusal
 
 
 def work_on(task: StudyTask) -> tuple[StudyResult, bool]:
