@@ -1,13 +1,15 @@
 """Measure the hippocampus in one DICOM study.
 
-    python inference_dcm.py STUDY [--output-dir DIR] [--send-to-orthanc]
+    python inference_dcm.py STUDY [--output-dir DIR] [--send-to-orthanc | --dicomweb URL]
+    python inference_dcm.py --dicomweb URL --study UID [--send-back]
 
-STUDY is a folder with the study's DICOM files in it or below it. Without --output-dir the results go to
-section3/out/<StudyInstanceUID>/: report.dcm and report.png (the page) and result.json (everything that was found).
+STUDY is a folder with the study's DICOM files in it or below it; with --study they come from an archive. Without
+--output-dir the results go to section3/out/<StudyInstanceUID>/: report.dcm and report.png (the page) and result.json
+(everything that was found).
 
 Exit code 0: done. 1: refused or failed, with one line on stderr that ends in a stable code in brackets (the table is
-in refusal.py); result.json says the same. 2: usage. A page that cannot be sent is a warning: it stays where it is.
-Research use only.
+in refusal.py); result.json says the same. 2: usage. Results that cannot be sent are a warning: they stay where they
+are. An archive that confirms them and holds something else is a failure. Research use only.
 """
 
 import argparse
@@ -28,10 +30,11 @@ from pathlib import Path
 import numpy as np
 from pydicom.dataset import Dataset
 
-from archive import SendOutcome, send_to_archive
+from archive import ArchiveError, SendOutcome, send_to_archive
 from dicom_results import save_report_as_dcm
 from dicom_series import (
     DEFAULT_RULES,
+    UID_TEXT,
     Condition,
     Series,
     consider_series,
@@ -50,7 +53,9 @@ from dicom_volume import (
     to_model_grid,
     to_source_grid,
 )
+from dicomweb import DicomWebArchive, parse_url
 from dimse import DimseArchive
+from identity import Identity
 from refusal import Refusal
 from report import create_report
 from unet_inference_agent import UNetInferenceAgent
@@ -80,7 +85,8 @@ class StudyResult:
     series_considered: list[dict] = field(default_factory=list)
     output_dir: str | None = None
     outputs: list[dict] = field(default_factory=list)
-    sent: bool | None = None  # None: nobody asked
+    sent: bool | None = None  # confirmed by the archive; None: nobody asked
+    stored: bool | None = None  # fetched back and compared; None: nobody asked, or the archive does not allow it
     send_detail: str | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -133,7 +139,9 @@ def process_single_study(
         if send:
             with result.timed("send"):
                 outcome = send([folder / PAGE_DICOM])
-            result.sent, result.send_detail = outcome.sent, outcome.detail
+            result.sent, result.stored, result.send_detail = outcome.sent, outcome.stored, outcome.detail
+            if outcome.stored is False:
+                result.stop("failed", "not-stored", outcome.detail)
     except Refusal as refusal:
         result.stop("refused", refusal.code, refusal.reason)
     except OSError as error:
@@ -165,21 +173,22 @@ def measure_study(
         study = read_study(files)
     result.study_instance_uid, result.instances_sha256 = study.uid, study.instances_sha256
     result.files = study.files_passed_over
+    identity = Identity.of(study)
+    with identity.kept_out_of_refusals():
+        considered = consider_series(study, series_uid, conditions)
+        result.series_considered = [identity.removed_from_row(one.as_row()) for one in considered]
+        series = get_series_for_inference(considered)
+        result.series_instance_uid = series.uid
+        require_readable(study, series)
 
-    considered = consider_series(study, series_uid, conditions)
-    result.series_considered = [one.as_row() for one in considered]
-    series = get_series_for_inference(considered)
-    result.series_instance_uid = series.uid
-    require_readable(study, series)
-
-    with result.timed("volume"):
-        source = load_dicom_volume_as_numpy_from_list(series)
-        require_complete(series)
-    with result.timed("model"):
-        labels = to_source_grid(agent.single_volume_inference(to_model_grid(source)), source)
-    volumes = get_predicted_volumes(labels, source.spacing)
-    if not (volumes["anterior"] and volumes["posterior"]):
-        raise Refusal("nothing-found", f"the model finds no hippocampus with both parts in series {series.uid}")
+        with result.timed("volume"):
+            source = load_dicom_volume_as_numpy_from_list(series)
+            require_complete(series)
+        with result.timed("model"):
+            labels = to_source_grid(agent.single_volume_inference(to_model_grid(source)), source)
+        volumes = get_predicted_volumes(labels, source.spacing)
+        if not (volumes["anterior"] and volumes["posterior"]):
+            raise Refusal("nothing-found", f"the model finds no hippocampus with both parts in series {series.uid}")
     result.volumes_mm3 = volumes
     return Measurement(study.header_for(series), series, source, labels)
 
@@ -257,22 +266,53 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
     """The options that one study and many have in common."""
     parser.add_argument("--output-dir", type=Path, metavar="DIR", help="where the results go")
     parser.add_argument("--model-path", type=Path, default=DEFAULT_MODEL, metavar="FILE", help="the exported model")
-    parser.add_argument("--send-to-orthanc", action="store_true", help="send the page to the archive (C-STORE)")
+    archive = parser.add_mutually_exclusive_group()
+    archive.add_argument("--send-to-orthanc", action="store_true", help="send the results to the archive (C-STORE)")
     parser.add_argument("--orthanc-host", default="localhost", metavar="HOST", help="default: %(default)s")
     parser.add_argument("--orthanc-port", type=int, default=4242, metavar="PORT", help="default: %(default)s")
     parser.add_argument("--orthanc-aec", default="ORTHANC", metavar="AET", help="default: %(default)s")
+    archive.add_argument(
+        "--dicomweb",
+        type=_dicomweb_url,
+        metavar="URL",
+        help="send the results there (STOW-RS), with the credentials in DICOMWEB_TOKEN, or DICOMWEB_USER and "
+        "DICOMWEB_PASSWORD",
+    )
+    parser.add_argument("--ca-file", type=Path, metavar="FILE", help="certificates to trust instead of the system's")
 
 
 def sender(args: argparse.Namespace) -> Callable[[list[Path]], SendOutcome] | None:
     """How to send, as the options say; None where nobody asked for it."""
-    if not args.send_to_orthanc:
+    if args.send_to_orthanc:
+        archive = DimseArchive(args.orthanc_host, args.orthanc_port, args.orthanc_aec)
+    elif args.dicomweb:
+        archive = DicomWebArchive(args.dicomweb, args.ca_file)
+    else:
         return None
-    return partial(send_to_archive, archive=DimseArchive(args.orthanc_host, args.orthanc_port, args.orthanc_aec))
+    return partial(send_to_archive, archive=archive)
+
+
+def _dicomweb_url(text: str) -> str:
+    try:
+        return parse_url(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _uid(text: str) -> str:
+    if not UID_TEXT.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text} is no UID")
+    return text
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Measure the hippocampus in one DICOM study. Research use only.")
-    parser.add_argument("study", type=Path, metavar="STUDY", help="folder with the study's files in it or below it")
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument(
+        "folder", type=Path, nargs="?", metavar="STUDY", help="folder with the study's files in it or below it"
+    )
+    where.add_argument("--study", type=_uid, metavar="UID", help="fetch this study from the archive of --dicomweb")
+    parser.add_argument("--send-back", action="store_true", help="with --study: send the results to that archive too")
     parser.add_argument("--series", metavar="UID", help="the series to take where several could be the input")
     parser.add_argument("--rules", type=Path, default=DEFAULT_RULES, metavar="FILE", help="which series is the input")
     parser.add_argument("--explain", action="store_true", help="print the verdict on every series of the study")
@@ -280,21 +320,56 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: list[str] | None = None) -> int:
-    args = _parser().parse_args(argv)
+@contextmanager
+def _study_files(args: argparse.Namespace, conditions: Sequence[Condition]) -> Iterator[list[Path]]:
+    """The files of the study that the options name. Those that had to be fetched are gone after the block.
+
+    Raises NotADirectoryError, ArchiveError.
+    """
+    if args.folder:
+        yield validate_study_directory(args.folder)
+        return
+    archive = DicomWebArchive(args.dicomweb, args.ca_file)
+    with tempfile.TemporaryDirectory() as folder:
+        yield archive.fetch_study(
+            args.study, Path(folder), lambda files: _series_to_fetch(files, args.series, conditions)
+        )
+
+
+def _series_to_fetch(files: list[Path], series_uid: str | None, conditions: Sequence[Condition]) -> list[Series]:
+    """The series whose pixels are needed, by the headers in `files`; none where the study will be refused."""
     try:
-        files = validate_study_directory(args.study)
+        return [get_series_for_inference(consider_series(read_study(files), series_uid, conditions))]
+    except Refusal:
+        return []
+
+
+def _no_result(args: argparse.Namespace, status: str, refusal: Refusal) -> StudyResult:
+    """What is told where no study could be worked on."""
+    result = StudyResult(study_instance_uid=args.study)
+    result.stop(status, refusal.code, refusal.reason)
+    write_result(result, _output_folder(result, args.output_dir))
+    return result
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if (args.study or args.send_back) and not (args.study and args.dicomweb):
+        parser.error("--study needs --dicomweb, and --send-back needs both")
+    send = None if args.study and not args.send_back else sender(args)
+    try:
+        conditions = load_rules(args.rules)
+        with _study_files(args, conditions) as files:
+            agent = UNetInferenceAgent(args.model_path, threads=os.cpu_count() or 1)
+            result = process_single_study(files, agent, args.output_dir, args.series, send, conditions)
     except NotADirectoryError as error:
         print(error, file=sys.stderr)
         return 2
-    try:
-        agent = UNetInferenceAgent(args.model_path, threads=os.cpu_count() or 1)
-        conditions = load_rules(args.rules)
-        result = process_single_study(files, agent, args.output_dir, args.series, sender(args), conditions)
-    except Refusal as refusal:  # of the model or the rules
-        result = StudyResult()
-        result.stop("refused", refusal.code, refusal.reason)
-        write_result(result, _output_folder(result, args.output_dir))
+    except Refusal as refusal:  # of the rules or the model
+        result = _no_result(args, "refused", refusal)
+    except ArchiveError as error:
+        result = _no_result(args, "failed", Refusal("cannot-fetch", f"{args.dicomweb}: {error}"))
 
     if args.explain and result.series_considered:
         print(series_table(result.series_considered))
@@ -304,8 +379,10 @@ def main(argv: list[str] | None = None) -> int:
     for structure, volume in result.volumes_mm3.items():
         print(f"{structure:<10}{volume:8.0f} mm3")
     print(f"Research use only. Page: {Path(result.output_dir) / PAGE_DICOM}")
+    if result.sent:
+        print(f"Sent: {result.send_detail}")
     if result.sent is False:
-        print(f"warning: the page was not sent: {result.send_detail}", file=sys.stderr)
+        print(f"warning: the results were not sent: {result.send_detail}", file=sys.stderr)
     return 0
 
 

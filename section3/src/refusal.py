@@ -29,6 +29,8 @@ unreadable-pixels            the pixel data of a slice cannot be decoded to one 
 bad-rules                    the rules for choosing the series are missing or no list of conditions
 bad-model                    the model file is missing, is no model, or breaks the volume contract
 nothing-found                the model finds no voxel of one of the structures
+cannot-fetch                 the archive does not give the study
+not-stored                   the archive does not hold the results as they were sent, though it confirmed them
 cannot-write                 the results cannot be written to the output folder
 worker-died                  the process that worked on the study was killed, twice (batch only)
 timed-out                    the study was not done within the time allowed (batch only)

@@ -279,7 +279,7 @@ def test_a_failed_send_is_a_warning_and_nothing_is_lost(make_study, run, tmp_pat
     before = _digests(study)
     code, _, err, result = run(study, "--send-to-orthanc", "--orthanc-host", "127.0.0.1", "--orthanc-port", str(port))
     assert code == 0
-    assert err.startswith("warning: the page was not sent")
+    assert err.startswith("warning: the results were not sent")
     assert err.count("\n") == 1
     assert (result["status"], result["sent"]) == ("success", False)
     assert result["send_detail"]
