@@ -41,8 +41,9 @@ from quality import (
     around_centre,
     assess_input,
     assess_output,
-    measure_input,
+    measure_image,
     measure_output,
+    measure_size,
     normalise,
     verdict,
 )
@@ -97,7 +98,7 @@ def read_crops(folder: Path) -> list[Crop]:
 def fit_limits(volumes: Sequence[np.ndarray], outputs: Sequence[dict[str, float]], model_sha256: str) -> Limits:
     """Limits from raw volumes [X, Y, Z] and, in the same order, what `measure_output` says of the model's answers."""
     template = mean_crop(volumes)
-    inputs = [measure_input(volume, template) for volume in volumes]
+    inputs = [measure_size(volume) | measure_image(volume, template) for volume in volumes]
     ranges = {
         measure.name: fit_range(measure, [values[measure.name] for values in rows])
         for measures, rows in ((INPUT_MEASURES, inputs), (OUTPUT_MEASURES, outputs))

@@ -74,10 +74,12 @@ _VOLUME = {
     "too_high": "larger than what the model measures in any crop it knows",
 }
 
-INPUT_MEASURES = (
+SIZE_MEASURES = (
     Measure("size_x", "The size of the crop from side to side", **_SIZE),
     Measure("size_y", "The size of the crop from back to front", **_SIZE),
     Measure("size_z", "The size of the crop from bottom to top", **_SIZE),
+)
+IMAGE_MEASURES = (
     Measure("grey_levels", "The number of grey values", too_low="such an image holds next to no information"),
     Measure("brightness", "The mean grey value on a scale from 0 (black) to 1 (white)", **_GREY),
     Measure("asymmetry", "The skewness of the grey values", **_GREY),
@@ -103,6 +105,7 @@ INPUT_MEASURES = (
         too_low="the spacing in the headers looks wrong, so that volumes would be wrong too",
     ),
 )
+INPUT_MEASURES = SIZE_MEASURES + IMAGE_MEASURES
 OUTPUT_MEASURES = (
     Measure("anterior", "The volume of the anterior part", **_VOLUME),
     Measure("posterior", "The volume of the posterior part", **_VOLUME),
@@ -218,9 +221,15 @@ def shipped_limits() -> Limits:
 
 
 def assess_input(volume: np.ndarray, limits: Limits | None = None) -> list[Check]:
-    """Can the raw volume [X, Y, Z] (RAS, 1 mm) be a crop like those of training? To be asked before the model runs."""
+    """Can the raw volume [X, Y, Z] (RAS, 1 mm) be a crop like those of training? To be asked before the model runs.
+
+    A volume of the wrong size is not looked at any closer: it may be huge.
+    """
     limits = limits or shipped_limits()
-    return _checks(INPUT_MEASURES, measure_input(volume, limits.template), limits)
+    sizes = _checks(SIZE_MEASURES, measure_size(volume), limits)
+    if verdict(sizes) == FAIL:
+        return sizes
+    return sizes + _checks(IMAGE_MEASURES, measure_image(volume, limits.template), limits)
 
 
 def assess_output(probabilities: np.ndarray, model_sha256: str, limits: Limits | None = None) -> list[Check]:
@@ -273,8 +282,13 @@ def _in_words(limit: tuple[float | None, float | None], unit: str) -> str:
 # --- what is measured -------------------------------------------------------------------------------------------------
 
 
-def measure_input(volume: np.ndarray, template: np.ndarray) -> dict[str, float]:
-    """The values of INPUT_MEASURES for a raw volume [X, Y, Z] (RAS, 1 mm); finite whatever the volume."""
+def measure_size(volume: np.ndarray) -> dict[str, float]:
+    """The values of SIZE_MEASURES for a volume [X, Y, Z] of 1 mm."""
+    return {f"size_{axis}": size for axis, size in zip("xyz", volume.shape, strict=True)}
+
+
+def measure_image(volume: np.ndarray, template: np.ndarray) -> dict[str, float]:
+    """The values of IMAGE_MEASURES for a raw volume [X, Y, Z] (RAS, 1 mm) of at least 2 voxels along each axis."""
     normal = normalise(volume)
     centre = around_centre(normal, template.shape)
     likeness = _correlation(centre, template)
@@ -282,7 +296,6 @@ def measure_input(volume: np.ndarray, template: np.ndarray) -> dict[str, float]:
     rescaled_ones = [enlarged(template, factor) for factor in (WRONG_SCALE, 1 / WRONG_SCALE)]
     extent = np.ptp(normal)
     return {
-        **{f"size_{axis}": size for axis, size in zip("xyz", volume.shape, strict=True)},
         "grey_levels": len(np.unique(volume)),
         "brightness": -normal.min() / extent if extent else 0.0,  # as its mean is 0
         "asymmetry": (normal**3).mean(),
@@ -326,9 +339,7 @@ def enlarged(volume: np.ndarray, factor: float) -> np.ndarray:
 
 
 def _correlation(one: np.ndarray, other: np.ndarray) -> float:
-    """Pearson's; 0 where one is constant or empty."""
-    if not one.size:
-        return 0.0
+    """Pearson's; 0 where one is constant."""
     one, other = (array - array.mean() for array in (one, other))
     scale = np.sqrt((one * one).sum() * (other * other).sum())
     return float((one * other).sum() / scale) if scale > 0 else 0.0
