@@ -42,7 +42,10 @@ class Engine:
     threads: int
 
     def completed(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[tuple[Any, Future]]:
-        """Each item with the future of function(item), as they finish. None waits for a worker, so any may be last."""
+        """Each item with the future of function(item), in the order in which they finish.
+
+        No more are submitted than there are workers: whoever stops listening has none left waiting.
+        """
         running: dict[Future, Any] = {}
         for item in items:
             running[self.executor.submit(function, item)] = item

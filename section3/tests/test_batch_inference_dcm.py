@@ -206,6 +206,16 @@ def test_what_no_worker_can_tell_is_told_for_it(tmp_path):
         assert (result["study_instance_uid"], result["code"]) == (task.study_uid, code)
 
 
+def test_a_search_that_kills_its_workers_is_told_in_one_line(make_study, tmp_path, threshold_model, monkeypatch, capfd):
+    make_study(1, "root/1")
+    monkeypatch.setattr(batch_inference_dcm, "study_uids_of", os._exit)
+    arguments = [str(tmp_path / "root"), "--output-dir", str(tmp_path / "out"), "--model-path", str(threshold_model)]
+    assert main([*arguments, "--max-workers", "1"]) == 1
+    out, err = capfd.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.endswith("[worker-died]\n")
+
+
 def _task(tmp_path, study_uid: str) -> StudyTask:
     return StudyTask(study_uid, [], tmp_path / study_uid, tmp_path / "model.onnx", model_sha256="", threads=1)
 
