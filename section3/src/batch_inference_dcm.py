@@ -139,9 +139,9 @@ class BatchProcessingStats:
 def find_hippocrop_studies(files: list[Path], executor: Executor | None = None) -> dict[str, list[Path]]:
     """The DICOM images among `files` by StudyInstanceUID. Whether one has a HippoCrop series, its result will tell.
 
-    A damaged file may be a slice of any study that shares its folder, so it goes to each of these, and they will be
-    refused; one that stands alone makes a study of its own under the name UNKNOWN_STUDY. The executor's workers read
-    the files. Raises Refusal: worker-died, timed-out.
+    A damaged file may be a slice of any study that shares its folder, so it goes to each of these; one that stands
+    alone makes a study of its own under the name UNKNOWN_STUDY. The executor's workers read the files.
+    Raises Refusal: worker-died, timed-out.
     """
     portions = [files[first : first + PORTION] for first in range(0, len(files), PORTION)]
     try:
@@ -265,6 +265,7 @@ def _batch(args: argparse.Namespace, files: list[Path], output_dir: Path) -> Bat
                 threads=engine.threads,
                 send=sender(args),
                 resume=args.resume,
+                pseudonymous=args.pseudonymous,
             )
             for uid in sorted(studies)
         ]

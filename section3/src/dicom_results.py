@@ -36,20 +36,32 @@ SOURCE_IMAGE = Code("121322", "DCM", "Source image for image processing operatio
 
 
 def save_report_as_dcm(
-    page: Image.Image, header: Dataset, path: Path, *, source_instances: Sequence[Dataset], model: Mapping[str, str]
+    page: Image.Image,
+    header: Dataset,
+    path: Path,
+    *,
+    source_instances: Sequence[Dataset],
+    model: Mapping[str, str],
+    names_patient: bool = True,
 ) -> str:
     """Write the page (RGB) as a Secondary Capture image of the study of `header`; returns its SOP Instance UID.
 
     `source_instances` are the instances that were measured (SOPClassUID and SOPInstanceUID are read), `model` has
-    "name", "version" and "sha256". The UIDs derive from both, so the same result has the same UIDs however often it is
-    made. Raises OSError if `path` cannot be written; a file appears there only when it is complete.
+    "name", "version" and "sha256", `names_patient` says whether the page does. The UIDs derive from these three, so the
+    same result has the same UIDs however often it is made. Raises OSError if `path` cannot be written; a file appears
+    there only when it is complete.
     """
     ds = _in_study_of(header)
     ds.update(_made_by(model))
     ds.update(_derived_from(source_instances))
     ds.update(_image_of(page))
+    ds.BurnedInAnnotation = "YES" if names_patient else "NO"
 
-    origin = [model["sha256"], *sorted(str(source.SOPInstanceUID) for source in source_instances)]
+    origin = [
+        model["sha256"],
+        *([] if names_patient else ["pseudonymous"]),
+        *sorted(str(source.SOPInstanceUID) for source in source_instances),
+    ]
     ds.SeriesInstanceUID = generate_uid(entropy_srcs=[PRODUCT, "report series", *origin])
     ds.SOPInstanceUID = generate_uid(entropy_srcs=[PRODUCT, "report", *origin])
     ds.SOPClassUID = SecondaryCaptureImageStorage
@@ -109,7 +121,6 @@ def _image_of(page: Image.Image) -> Dataset:
     ds = Dataset()
     ds.PatientOrientation = None  # a page has none
     ds.Laterality = None  # validators ask for it; the crop does not say
-    ds.BurnedInAnnotation = "YES"
     ds.SamplesPerPixel = 3
     ds.PhotometricInterpretation = "RGB"
     ds.PlanarConfiguration = 0

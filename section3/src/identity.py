@@ -23,10 +23,10 @@ def pseudonym(study_uid: str) -> str:
     return f"HV-{hashlib.sha256(study_uid.encode()).hexdigest()[:10].upper()}"
 
 
-def pseudonymous_header(header: Dataset) -> Dataset:
-    """What a page may say of a study and its patient."""
+def pseudonymous_header(name: str) -> Dataset:
+    """What a page may say of a patient and the study: a pseudonym, and nothing else."""
     ds = Dataset()
-    ds.PatientName = pseudonym(header.StudyInstanceUID)
+    ds.PatientName = name
     return ds
 
 

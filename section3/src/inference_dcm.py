@@ -55,7 +55,7 @@ from dicom_volume import (
 )
 from dicomweb import DicomWebArchive, parse_url
 from dimse import DimseArchive
-from identity import Identity
+from identity import Identity, pseudonym, pseudonymous_header
 from refusal import Refusal
 from report import create_report
 from unet_inference_agent import UNetInferenceAgent
@@ -79,6 +79,7 @@ class StudyResult:
     series_instance_uid: str | None = None
     instances_sha256: str | None = None  # of the SOP Instance UIDs of the study
     volumes_mm3: dict[str, float] | None = None
+    pseudonym: str | None = None  # the name on the page in place of the patient's
     model: dict[str, str] | None = None
     quality: list[dict] = field(default_factory=list)
     files: dict[str, int] | None = None
@@ -110,8 +111,8 @@ class Measurement:
     """What the page is made of; labels [X, Y, Z] lie on the grid of the source."""
 
     header: Dataset
-    series: Series
     source: SourceVolume
+    description: str  # of the series, without the patient
     labels: np.ndarray
 
 
@@ -122,15 +123,18 @@ def process_single_study(
     series_uid: str | None = None,
     send: Callable[[list[Path]], SendOutcome] | None = None,
     conditions: Sequence[Condition] | None = None,
+    pseudonymous: bool = False,
 ) -> StudyResult:
     """From the files of one study to the page and result.json in `output_dir`. What goes wrong is told by the result.
 
     `conditions` choose the series, those of hippocrop_rules.json where there are none; `series_uid` narrows the choice.
-    What an earlier run left in `output_dir` under the same names is replaced, or removed when there is no result now.
+    A pseudonymous page does not say whose study it is. What an earlier run left in `output_dir` under the same names is
+    replaced, or removed when there is no result now.
     """
     result = StudyResult(model=agent.identity)
     try:
         measurement = measure_study(files, agent, series_uid, result, conditions)
+        result.pseudonym = pseudonym(result.study_instance_uid) if pseudonymous else None
         folder = _output_folder(result, output_dir)
         with result.timed("page"):
             result.outputs = write_page(measurement, result, folder)
@@ -190,7 +194,7 @@ def measure_study(
         if not (volumes["anterior"] and volumes["posterior"]):
             raise Refusal("nothing-found", f"the model finds no hippocampus with both parts in series {series.uid}")
     result.volumes_mm3 = volumes
-    return Measurement(study.header_for(series), series, source, labels)
+    return Measurement(study.header_for(series), source, identity.removed_from(series.description), labels)
 
 
 def write_page(measurement: Measurement, result: StudyResult, folder: Path) -> list[dict]:
@@ -199,14 +203,15 @@ def write_page(measurement: Measurement, result: StudyResult, folder: Path) -> l
     result.json goes first and comes back last, so that it never stands beside the page of another run.
     """
     source = measurement.source
+    header = pseudonymous_header(result.pseudonym) if result.pseudonym else measurement.header
     page = create_report(
         source.voxels,
         measurement.labels,
         source.spacing,
-        measurement.header,
+        header,
         result.volumes_mm3,
         result.model,
-        measurement.series.description,
+        measurement.description,
     )
     headers = [instance.header for instance in source.instances]
     folder.mkdir(parents=True, exist_ok=True)
@@ -214,7 +219,12 @@ def write_page(measurement: Measurement, result: StudyResult, folder: Path) -> l
         staging = Path(name)
         page.save(staging / PAGE_PICTURE, compress_level=1)  # a quarter larger, in half the time
         uid = save_report_as_dcm(
-            page, measurement.header, staging / PAGE_DICOM, source_instances=headers, model=result.model
+            page,
+            measurement.header,
+            staging / PAGE_DICOM,
+            source_instances=headers,
+            model=result.model,
+            names_patient=not result.pseudonym,
         )
         (folder / RESULT).unlink(missing_ok=True)
         for file in (PAGE_DICOM, PAGE_PICTURE):
@@ -265,6 +275,11 @@ def validate_study_directory(folder: Path) -> list[Path]:
 def add_common_options(parser: argparse.ArgumentParser) -> None:
     """The options that one study and many have in common."""
     parser.add_argument("--output-dir", type=Path, metavar="DIR", help="where the results go")
+    parser.add_argument(
+        "--pseudonymous",
+        action="store_true",
+        help="a page without name, identifiers and dates; in their headers the DICOM objects keep them",
+    )
     parser.add_argument("--model-path", type=Path, default=DEFAULT_MODEL, metavar="FILE", help="the exported model")
     archive = parser.add_mutually_exclusive_group()
     archive.add_argument("--send-to-orthanc", action="store_true", help="send the results to the archive (C-STORE)")
@@ -362,7 +377,9 @@ def main(argv: list[str] | None = None) -> int:
         conditions = load_rules(args.rules)
         with _study_files(args, conditions) as files:
             agent = UNetInferenceAgent(args.model_path, threads=os.cpu_count() or 1)
-            result = process_single_study(files, agent, args.output_dir, args.series, send, conditions)
+            result = process_single_study(
+                files, agent, args.output_dir, args.series, send, conditions, args.pseudonymous
+            )
     except NotADirectoryError as error:
         print(error, file=sys.stderr)
         return 2

@@ -29,6 +29,7 @@ class StudyTask:
     threads: int
     send: Send | None = None
     resume: bool = False
+    pseudonymous: bool = False
 
 
 def study_uids_of(files: list[Path]) -> list[str | Refusal | None]:
@@ -49,7 +50,7 @@ def work_on(task: StudyTask) -> tuple[StudyResult, bool]:
     if task.resume and (earlier := proven_result(task)):
         return earlier, True
     agent = _load_agent(task.model_path, task.model_sha256, task.threads)
-    result = process_single_study(task.files, agent, task.output_dir, send=task.send)
+    result = process_single_study(task.files, agent, task.output_dir, send=task.send, pseudonymous=task.pseudonymous)
     result.study_instance_uid = result.study_instance_uid or task.study_uid or None
     return result, False
 
@@ -75,6 +76,7 @@ def proven_result(task: StudyTask) -> StudyResult | None:
             result.status == "success"
             and result.model["sha256"] == task.model_sha256
             and (result.sent or not task.send)
+            and bool(result.pseudonym) == task.pseudonymous
             and path.stat().st_mtime > max(file.stat().st_mtime for file in task.files)
             and all(_sha256(task.output_dir / output["file"]) == output["sha256"] for output in result.outputs)
             and read_study(task.files).instances_sha256 == result.instances_sha256
