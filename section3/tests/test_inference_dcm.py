@@ -228,7 +228,26 @@ def test_bad_input_gets_one_line_and_leaves_no_page(
         assert result["outputs"] == []
 
 
-@pytest.mark.parametrize("arguments", [[], ["one", "two"], ["study", "--series"], ["study", "--orthanc-port", "x"]])
+WEB = ["--dicomweb", "http://127.0.0.1:1"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["one", "two"],
+        ["study", "--series"],
+        ["study", "--orthanc-port", "x"],
+        ["study", "--dicomweb", "pacs"],
+        ["study", "--dicomweb", "http://user:password@pacs"],
+        ["study", "--send-to-orthanc", *WEB],
+        ["study", "--study", "1.2.3", *WEB],
+        ["study", "--send-back", *WEB],
+        ["--study", "1.2.3"],
+        ["--study", "../1.2.3", *WEB],
+        WEB,
+    ],
+)
 def test_wrong_usage_exits_2(arguments):
     with pytest.raises(SystemExit) as left:
         main(arguments)

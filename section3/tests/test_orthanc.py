@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import subprocess
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -15,6 +16,7 @@ import pydicom
 import pytest
 
 from archive import send_to_archive
+from dicom_series import list_files
 from dicomweb import DicomWebArchive
 from dimse import DimseArchive
 from inference_dcm import main
@@ -44,10 +46,6 @@ class Orthanc:
         )
         with opener.open(request, timeout=10) as answer:
             return json.loads(answer.read() or "null")
-
-    def descriptions(self) -> list[str]:
-        """Of all series that it holds."""
-        return sorted(self.rest(f"/series/{uid}")["MainDicomTags"]["SeriesDescription"] for uid in self.rest("/series"))
 
     def delete_everything(self) -> None:
         for uid in self.rest("/patients"):
@@ -163,3 +161,93 @@ def test_what_is_no_dicom_is_refused(archives, tmp_path, results):
     content = (tmp_path / "damaged.dcm").read_bytes()
     (tmp_path / "damaged.dcm").write_bytes(content[:1000])
     assert not send_to_archive([tmp_path / "damaged.dcm"], archives["dicomweb"]).sent
+
+
+# --- whole programs ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(threshold_model, tmp_path, capfd):
+    """run(*options) -> exit code, stdout, stderr, result.json; the results go to tmp_path/out."""
+
+    def run_main(*options: str):
+        code = main([*options, "--output-dir", str(tmp_path / "out"), "--model-path", str(threshold_model)])
+        return code, *capfd.readouterr(), json.loads((tmp_path / "out" / "result.json").read_text())
+
+    return run_main
+
+
+@pytest.fixture
+def archived_study(archives, make_study) -> str:
+    """The UID of a study in the archive."""
+    files = list_files(make_study())
+    assert send_to_archive(files, archives["dimse"]).stored
+    return pydicom.dcmread(files[0]).StudyInstanceUID
+
+
+@pytest.fixture
+def temporary_folder(tmp_path, monkeypatch) -> Path:
+    """Where programs put what they do not keep."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+def test_a_study_from_the_archive_gives_what_its_files_give(orthanc, archived_study, run, tmp_path, temporary_folder):
+    before = orthanc.rest("/instances")
+    code, _, err, fetched = run("--dicomweb", orthanc.dicomweb, "--study", archived_study)
+    assert (code, err) == (0, "")
+    assert orthanc.rest("/instances") == before  # nobody asked to send anything back
+    assert list(temporary_folder.iterdir()) == []
+    *_, local = run(str(tmp_path / "study"))
+    for key in ("volumes_mm3", "instances_sha256", "series_instance_uid", "series_considered"):
+        assert fetched[key] == local[key]
+    assert [one["sop_instance_uid"] for one in fetched["outputs"]] == [
+        one["sop_instance_uid"] for one in local["outputs"]
+    ]
+    assert (fetched["sent"], fetched["stored"]) == (None, None)
+
+
+def test_results_go_back_where_that_is_asked_for(orthanc, archived_study, run):
+    before = set(orthanc.rest("/series"))
+    for _ in range(2):  # the second time the results are there already, and no input
+        code, out, err, result = run("--dicomweb", orthanc.dicomweb, "--study", archived_study, "--send-back")
+        assert (code, err) == (0, "")
+        assert (result["sent"], result["stored"]) == (True, True)
+        assert "Sent:" in out
+    new = [orthanc.rest(f"/series/{uid}") for uid in set(orthanc.rest("/series")) - before]
+    assert len(new) == sum(one["file"].endswith(".dcm") for one in result["outputs"])
+    assert all(series["MainDicomTags"]["SeriesDescription"].startswith("HippoVolume.AI") for series in new)
+    assert len(orthanc.rest("/studies")) == 1
+
+
+def test_a_folder_is_sent_by_dicomweb(orthanc, make_study, run):
+    code, _, err, result = run(str(make_study()), "--dicomweb", orthanc.dicomweb)
+    assert (code, err, result["sent"], result["stored"]) == (0, "", True, True)
+
+
+def test_what_the_archive_keeps_otherwise_is_a_failure(orthanc, make_study, run, edit, archives, results):
+    edit(results[:1], lambda dataset: setattr(dataset, "AccessionNumber", "other"))
+    send_to_archive(results[:1], archives["dimse"])  # somebody was here before, with the same UID
+    code, _, err, result = run(str(make_study()), "--dicomweb", orthanc.dicomweb)
+    assert code == 1
+    assert err.endswith("[not-stored]\n") and "AccessionNumber" in err
+    assert (result["status"], result["sent"], result["stored"]) == ("failed", True, False)
+    assert result["volumes_mm3"] is None
+
+
+def test_a_study_that_is_not_there_is_a_failure(orthanc, run, tmp_path):
+    code, out, err, result = run("--dicomweb", orthanc.dicomweb, "--study", "1.2.3")
+    assert (code, out) == (1, "")
+    assert err.count("\n") == 1 and "404" in err and err.endswith("[cannot-fetch]\n")
+    assert (result["status"], result["study_instance_uid"]) == ("failed", "1.2.3")
+
+
+def test_a_study_without_a_crop_is_refused(orthanc, archives, add_series, run, tmp_path):
+    files = add_series(tmp_path / "study", description="T1")
+    assert send_to_archive(files, archives["dimse"]).stored
+    uid = pydicom.dcmread(files[0]).StudyInstanceUID
+    code, _, err, _ = run("--dicomweb", orthanc.dicomweb, "--study", uid)
+    assert code == 1
+    assert err.endswith("[no-hippocrop-series]\n")
