@@ -23,7 +23,7 @@ MEBIBYTE = 1 << 20
 MAX_HEADER_BYTES = 16 * MEBIBYTE  # a thousand frames of enhanced MR have 3
 MAX_FILE_BYTES = 256 * MEBIBYTE
 MAX_INFLATED_BYTES = 16 * MEBIBYTE  # of a file in the deflated transfer syntax
-MAX_READS = 1_000_000  # two or three an element
+MAX_READS = 300_000  # two or three an element
 MAX_VALUE_BYTES = 1 << 16  # of any value that is asked for here
 
 PREAMBLE_BYTES = 128 + 4  # with the prefix DICM
