@@ -109,10 +109,9 @@ class DicomWebArchive:
     def retrieve(self, sent: Sequence[Dataset]) -> list[Dataset]:
         """See archive.Archive."""
         found = []
-        for one in sent:
-            path = f"/studies/{one.StudyInstanceUID}/series/{one.SeriesInstanceUID}/instances/{one.SOPInstanceUID}"
+        for study, series in sorted({(one.StudyInstanceUID, one.SeriesInstanceUID) for one in sent}):
             try:
-                found += [_read(content) for content in self._instances(path)]
+                found += [_read(content) for content in self._instances(f"/studies/{study}/series/{series}")]
             except NotFoundError:
                 continue
         return found
@@ -132,7 +131,7 @@ class DicomWebArchive:
     def _fetch_headers(self, study_uid: str, folder: Path) -> list[Path]:
         _, content = attempt(lambda: self._request("GET", f"/studies/{study_uid}/metadata", {"Accept": JSON}))
         try:
-            headers = [Dataset.from_json(one, lambda *_: b"") for one in json.loads(content)]
+            headers = [Dataset.from_json(_plain(one)) for one in json.loads(content)]
             return [_save_header(header, folder / _file_name(header)) for header in headers]
         except DICOM_ERRORS as error:
             raise ArchiveError(f"the study's metadata cannot be read ({type(error).__name__})") from error
@@ -300,12 +299,19 @@ def _file_name(header: Dataset) -> str:
     return f"{uid}.dcm"
 
 
+def _plain(instance: dict[str, dict]) -> dict[str, dict]:
+    """The attributes with plain values. Sequences and private ones choose no series, and double the time to read."""
+    return {
+        tag: element
+        for tag, element in instance.items()
+        if "Value" in element and element["vr"] != "SQ" and int(tag[:4], 16) % 2 == 0
+    }
+
+
 def _save_header(header: Dataset, path: Path) -> Path:
     """DICOM JSON is always in UTF-8, whatever the instance itself was written in (PS3.18, F.2)."""
     header.SpecificCharacterSet = "ISO_IR 192"
     header.file_meta = FileMetaDataset()
     header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    if "PixelData" in header:
-        del header.PixelData
     header.save_as(path, enforce_file_format=True)
     return path

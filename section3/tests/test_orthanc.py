@@ -210,15 +210,16 @@ def test_a_study_from_the_archive_gives_what_its_files_give(orthanc, archived_st
 
 
 def test_results_go_back_where_that_is_asked_for(orthanc, archived_study, run):
-    before = set(orthanc.rest("/series"))
+    before = set(orthanc.rest("/instances")), set(orthanc.rest("/series"))
     for _ in range(2):  # the second time the results are there already, and no input
         code, out, err, result = run("--dicomweb", orthanc.dicomweb, "--study", archived_study, "--send-back")
         assert (code, err) == (0, "")
         assert (result["sent"], result["stored"]) == (True, True)
         assert "Sent:" in out
-    new = [orthanc.rest(f"/series/{uid}") for uid in set(orthanc.rest("/series")) - before]
-    assert len(new) == sum(one["file"].endswith(".dcm") for one in result["outputs"])
-    assert all(series["MainDicomTags"]["SeriesDescription"].startswith("HippoVolume.AI") for series in new)
+    instances, series = set(orthanc.rest("/instances")) - before[0], set(orthanc.rest("/series")) - before[1]
+    assert len(instances) == sum(one["file"].endswith(".dcm") for one in result["outputs"])
+    for uid in series:
+        assert orthanc.rest(f"/series/{uid}")["MainDicomTags"]["SeriesDescription"].startswith("HippoVolume.AI")
     assert len(orthanc.rest("/studies")) == 1
 
 
