@@ -1,21 +1,35 @@
-"""Results as DICOM objects in the study that they belong to."""
+"""Results as DICOM objects in the study that they belong to: what all of them share, and the page."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
+import pydicom
 from PIL import Image
-from pydicom import DataElement, Dataset, config
+from pydicom import Dataset, config
 from pydicom.datadict import dictionary_VR
 from pydicom.dataset import FileMetaDataset
+from pydicom.multival import MultiValue
 from pydicom.sr.coding import Code
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
+from pydicom.valuerep import DSfloat, validate_value
+
+from dicom_file import DICOM_ERRORS, Instance
+
+PAGE, OVERLAY = "report.dcm", "overlay"  # files, the overlay a folder of them
+SEGMENTATION, MEASUREMENTS = "segmentation.dcm", "measurements.dcm"
 
 PRODUCT = "HippoVolume.AI"
-REPORT_SERIES_NUMBER = 9001  # beyond what scanners count to
+RESEARCH = "Research use only: not for diagnosis."
+KINDS = ("report", "overlay", "segmentation", "measurements")  # each has a series of its own
+FIRST_SERIES_NUMBER = 9001  # beyond what scanners count to
+# Raise it whenever the same input and model come to give other objects: what differs must not share a UID.
+REVISION = "2"
 
 # What a study says about its patient and itself: type 2, so it is written empty where the study says nothing.
 STUDY_ATTRIBUTES = (
@@ -35,102 +49,208 @@ PROCESSING_EQUIPMENT = Code("109102", "DCM", "Processing Equipment")
 SOURCE_IMAGE = Code("121322", "DCM", "Source image for image processing operation")
 
 
-def save_report_as_dcm(
-    page: Image.Image,
-    header: Dataset,
-    path: Path,
-    *,
-    source_instances: Sequence[Dataset],
-    model: Mapping[str, str],
-    names_patient: bool = True,
-) -> str:
-    """Write the page (RGB) as a Secondary Capture image of the study of `header`; returns its SOP Instance UID.
+@dataclass(frozen=True)
+class Provenance:
+    """Where a result comes from: what its objects have in common.
 
-    `source_instances` are the instances that were measured (SOPClassUID and SOPInstanceUID are read), `model` has
-    "name", "version" and "sha256", `names_patient` says whether the page does. The UIDs derive from these three, so the
-    same result has the same UIDs however often it is made. Raises OSError if `path` cannot be written; a file appears
-    there only when it is complete.
+    header: patient and study attributes. sources: the instances, or frames, that were measured, in the order of their
+    slices. model: "name", "version" and "sha256". created: when the result was first made. supersedes: items of
+    a Predecessor Documents Sequence.
     """
-    ds = _in_study_of(header)
-    ds.update(_made_by(model))
-    ds.update(_derived_from(source_instances))
-    ds.update(_image_of(page))
-    ds.BurnedInAnnotation = "YES" if names_patient else "NO"
 
-    origin = [
-        model["sha256"],
-        *([] if names_patient else ["pseudonymous"]),
-        *sorted(str(source.SOPInstanceUID) for source in source_instances),
-    ]
-    ds.SeriesInstanceUID = generate_uid(entropy_srcs=[PRODUCT, "report series", *origin])
-    ds.SOPInstanceUID = generate_uid(entropy_srcs=[PRODUCT, "report", *origin])
-    ds.SOPClassUID = SecondaryCaptureImageStorage
-    ds.Modality = "OT"
-    ds.ConversionType = "WSD"
-    ds.SeriesDescription = f"{PRODUCT} report"
-    ds.SeriesNumber = REPORT_SERIES_NUMBER
-    ds.InstanceNumber = 1
-    now = datetime.now()
-    ds.SeriesDate = ds.ContentDate = ds.InstanceCreationDate = now.strftime("%Y%m%d")
-    ds.SeriesTime = ds.ContentTime = ds.InstanceCreationTime = now.strftime("%H%M%S")
-    _save(ds, Path(path))
-    return ds.SOPInstanceUID
+    header: Dataset
+    sources: Sequence[Instance]
+    model: Mapping[str, str]
+    names_patient: bool = True
+    created: datetime = field(default_factory=datetime.now)
+    supersedes: Sequence[Dataset] = ()
+
+    def uid(self, *purpose: str) -> str:
+        """A UID that follows from source instances, model and configuration: the same result has it at every run."""
+        configuration = [REVISION, *([] if self.names_patient else ["pseudonymous"])]
+        origin = [*configuration, self.model["sha256"], *sorted(self.source_uids)]
+        return generate_uid(entropy_srcs=[PRODUCT, *purpose, *origin])
+
+    @property
+    def source_uids(self) -> set[str]:
+        return {source.text("SOPInstanceUID") for source in self.sources}
+
+    @property
+    def model_uid(self) -> str:
+        """The UID that stands for the model's hash."""
+        return generate_uid(entropy_srcs=[PRODUCT, "model", self.model["sha256"]])
+
+    @property
+    def frame_of_reference_uid(self) -> str:
+        """That of the source; one of our own where it has none, as it is mandatory."""
+        return self.sources[0].text("FrameOfReferenceUID") or self.uid("frame of reference")
 
 
-def _in_study_of(header: Dataset) -> Dataset:
-    """The patient and study attributes of `header` as they are, in UTF-8, which has the letters of every name."""
-    ds = Dataset()
-    ds.SpecificCharacterSet = "ISO_IR 192"
-    ds.StudyInstanceUID = header.StudyInstanceUID
-    for keyword in (*STUDY_ATTRIBUTES, *(optional for optional in OPTIONAL_STUDY_ATTRIBUTES if optional in header)):
-        # Not validated: pydicom's warnings print what they complain of, and these values identify a person.
-        ds.add(DataElement(keyword, dictionary_VR(keyword), header.get(keyword), validation_mode=config.IGNORE))
+def with_history(provenance: Provenance, measurements: Path) -> Provenance:
+    """`provenance` with what the measurements of an earlier run tell, where there are any at that path.
+
+    Those of the same result say when it was first made and what it superseded. Those of another result of the same
+    sources, as another model's, are superseded now; unless they themselves superseded this one.
+    """
+    try:
+        earlier = pydicom.dcmread(measurements)
+        if earlier.SOPInstanceUID == provenance.uid("measurements"):
+            made = datetime.strptime(earlier.InstanceCreationDate + earlier.InstanceCreationTime, "%Y%m%d%H%M%S")
+            return replace(provenance, created=made, supersedes=earlier.get("PredecessorDocumentsSequence", ()))
+        measured = _instances(earlier.CurrentRequestedProcedureEvidenceSequence)
+        superseded = _instances(earlier.get("PredecessorDocumentsSequence", ()))
+    except DICOM_ERRORS:  # there are none, or they are damaged
+        return provenance
+    if provenance.uid("measurements") in superseded or not measured.issuperset(provenance.source_uids):
+        return provenance
+    return replace(provenance, supersedes=[_reference(earlier)])
+
+
+def _instances(references: Sequence[Dataset]) -> set[str]:
+    """The SOP Instance UIDs in a hierarchy of studies, series and instances."""
+    series = (one for study in references for one in study.ReferencedSeriesSequence)
+    return {instance.ReferencedSOPInstanceUID for one in series for instance in one.ReferencedSOPSequence}
+
+
+def _reference(ds: Dataset) -> Dataset:
+    """A hierarchy with one instance."""
+    instance, series, study = Dataset(), Dataset(), Dataset()
+    instance.ReferencedSOPClassUID, instance.ReferencedSOPInstanceUID = ds.SOPClassUID, ds.SOPInstanceUID
+    series.SeriesInstanceUID, series.ReferencedSOPSequence = ds.SeriesInstanceUID, [instance]
+    study.StudyInstanceUID, study.ReferencedSeriesSequence = ds.StudyInstanceUID, [series]
+    return study
+
+
+def save_report_as_dcm(page: Image.Image, path: Path, provenance: Provenance) -> Dataset:
+    """Write the page (RGB) as a Secondary Capture image and return it.
+
+    Raises OSError if `path` cannot be written; a file appears there only when it is complete.
+    """
+    ds = result_attributes("report", provenance)
+    ds.update(secondary_capture(page))
+    ds.update(derived_from(provenance.sources))
+    ds.BurnedInAnnotation = "YES" if provenance.names_patient else "NO"
+    save(ds, Path(path))
     return ds
 
 
-def _made_by(model: Mapping[str, str]) -> Dataset:
-    equipment = Dataset()
-    equipment.PurposeOfReferenceCodeSequence = [_code(PROCESSING_EQUIPMENT)]
-    equipment.Manufacturer = PRODUCT
-    equipment.ManufacturerModelName = model["name"]
-    equipment.SoftwareVersions = model["version"]
-    equipment.ContributionDescription = f"Segmentation model, SHA-256 {model['sha256']}"
+def result_attributes(kind: str, provenance: Provenance) -> Dataset:
+    """Patient, study, series, equipment, UIDs and times of the object of one of KINDS."""
+    ds = _in_study_of(provenance.header)
+    ds.update(_made_by(provenance))
+    ds.SeriesInstanceUID = provenance.uid(kind, "series")
+    ds.SOPInstanceUID = provenance.uid(kind)
+    ds.SeriesDescription = f"{PRODUCT} {kind} (research use only)"
+    ds.SeriesNumber = FIRST_SERIES_NUMBER + KINDS.index(kind)
+    ds.InstanceNumber = 1
+    ds.SeriesDate = ds.ContentDate = ds.InstanceCreationDate = provenance.created.strftime("%Y%m%d")
+    ds.SeriesTime = ds.ContentTime = ds.InstanceCreationTime = provenance.created.strftime("%H%M%S")
+    return ds
+
+
+def _in_study_of(header: Dataset) -> Dataset:
+    """The patient and study attributes of `header`, in UTF-8, which has the letters of every name."""
+    ds = Dataset()
+    ds.SpecificCharacterSet = "ISO_IR 192"
+    ds.StudyInstanceUID = header.StudyInstanceUID
+    for keyword in (*STUDY_ATTRIBUTES, *OPTIONAL_STUDY_ATTRIBUTES):
+        value = _valid(keyword, header.get(keyword))
+        if value or keyword in STUDY_ATTRIBUTES:
+            setattr(ds, keyword, value)
+    return ds
+
+
+def _valid(keyword: str, value: object) -> str:
+    """`value` as DICOM allows it, or "".
+
+    A value that DICOM forbids is left out, not shortened: half an identifier may be another person's. Dates and times
+    in the punctuation of DICOM's forerunner (PS3.5, 6.2) lose it.
+    """
+    vr = dictionary_VR(keyword)
+    text = "" if isinstance(value, MultiValue) else str(value or "")
+    text = text.replace({"DA": ".", "TM": ":"}.get(vr, "\0"), "")
+    try:
+        validate_value(vr, text, config.RAISE)
+    except ValueError:
+        return ""
+    if not text.isprintable() or (keyword == "PatientSex" and text not in ("M", "F", "O")):
+        return ""
+    return text
+
+
+def _made_by(provenance: Provenance) -> Dataset:
+    model = provenance.model
     ds = Dataset()
     ds.Manufacturer = PRODUCT
     ds.ManufacturerModelName = model["name"]
     ds.SoftwareVersions = model["version"]
+    ds.DeviceSerialNumber = model["sha256"]
+    equipment = Dataset()
+    equipment.update(ds)
+    equipment.PurposeOfReferenceCodeSequence = [_code(PROCESSING_EQUIPMENT)]
+    equipment.DeviceUID = provenance.model_uid
+    equipment.ContributionDescription = f"Segmentation model, SHA-256 {model['sha256']}. {RESEARCH}"
     ds.ContributingEquipmentSequence = [equipment]
     return ds
 
 
-def _derived_from(source_instances: Sequence[Dataset]) -> Dataset:
+def derived_from(sources: Sequence[Instance]) -> Dataset:
+    """References of an image to the instances that it shows or measures."""
     ds = Dataset()
     ds.ImageType = ["DERIVED", "SECONDARY"]
-    ds.DerivationDescription = "Automatic measurement of hippocampal volume. Research use only: not for diagnosis."
-    ds.SourceImageSequence = []
-    for source in source_instances:
-        item = Dataset()
-        item.ReferencedSOPClassUID = source.SOPClassUID
-        item.ReferencedSOPInstanceUID = source.SOPInstanceUID
+    ds.DerivationDescription = f"Automatic measurement of hippocampal volume. {RESEARCH}"
+    ds.SourceImageSequence = references(sources)
+    for item in ds.SourceImageSequence:
         item.PurposeOfReferenceCodeSequence = [_code(SOURCE_IMAGE)]
-        ds.SourceImageSequence.append(item)
     return ds
 
 
-def _image_of(page: Image.Image) -> Dataset:
+def references(sources: Sequence[Instance]) -> list[Dataset]:
+    """An item for each instance, with the numbers of the frames where it has several."""
+    frames: dict[tuple[str, str], list[int]] = {}
+    for source in sources:
+        numbers = frames.setdefault((source.text("SOPClassUID"), source.text("SOPInstanceUID")), [])
+        if source.frame is not None:
+            numbers.append(source.frame + 1)
+    items = []
+    for (sop_class, sop_instance), numbers in frames.items():
+        item = Dataset()
+        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class, sop_instance
+        if numbers:
+            item.ReferencedFrameNumber = sorted(numbers)
+        items.append(item)
+    return items
+
+
+def secondary_capture(picture: Image.Image) -> Dataset:
+    """The attributes of an RGB picture as Secondary Capture."""
     ds = Dataset()
-    ds.PatientOrientation = None  # a page has none
+    ds.SOPClassUID = SecondaryCaptureImageStorage
+    ds.Modality = "OT"
+    ds.ConversionType = "WSD"
+    ds.PatientOrientation = None  # a page has none, and an overlay its position
     ds.Laterality = None  # validators ask for it; the crop does not say
     ds.SamplesPerPixel = 3
     ds.PhotometricInterpretation = "RGB"
     ds.PlanarConfiguration = 0
-    ds.Columns, ds.Rows = page.size
+    ds.Columns, ds.Rows = picture.size
     ds.BitsAllocated = ds.BitsStored = 8
     ds.HighBit = 7
     ds.PixelRepresentation = 0
-    pixels = page.convert("RGB").tobytes()
+    pixels = picture.convert("RGB").tobytes()
     ds.PixelData = pixels + b"\0" * (len(pixels) % 2)
     return ds
+
+
+def decimals(values: Sequence[float]) -> list[DSfloat]:
+    """Numbers as decimal strings, rounded where DICOM has no room for all their digits."""
+    return [DSfloat(float(value), auto_format=True) for value in values]
+
+
+def slice_step(sources: Sequence[Instance]) -> float:
+    """The distance in mm between neighbouring slices, averaged over all."""
+    first, last = (np.array(source.header.ImagePositionPatient, float) for source in (sources[0], sources[-1]))
+    return float(np.linalg.norm(last - first)) / (len(sources) - 1)
 
 
 def _code(code: Code) -> Dataset:
@@ -139,7 +259,7 @@ def _code(code: Code) -> Dataset:
     return item
 
 
-def _save(ds: Dataset, path: Path) -> None:
+def save(ds: Dataset, path: Path) -> None:
     """Write beside `path`, then move into place: nobody ever reads half a file."""
     ds.file_meta = FileMetaDataset()
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian

@@ -4,8 +4,8 @@
     python inference_dcm.py --dicomweb URL --study UID [--send-back]
 
 STUDY is a folder with the study's DICOM files in it or below it; with --study they come from an archive. Without
---output-dir the results go to section3/out/<StudyInstanceUID>/: report.dcm and report.png (the page) and result.json
-(everything that was found).
+--output-dir the results go to section3/out/<StudyInstanceUID>/: report.dcm and report.png (the page), overlay/ (the
+contours on every slice), segmentation.dcm, measurements.dcm and result.json (everything that was found).
 
 Exit code 0: done. 1: refused or failed, with one line on stderr that ends in a stable code in brackets (the table is
 in refusal.py); result.json says the same. 2: usage. Results that cannot be sent are a warning: they stay where they
@@ -31,7 +31,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from archive import ArchiveError, SendOutcome, send_to_archive
-from dicom_results import save_report_as_dcm
+from dicom_results import MEASUREMENTS, OVERLAY, PAGE, SEGMENTATION, Provenance, with_history
 from dicom_series import (
     DEFAULT_RULES,
     UID_TEXT,
@@ -59,12 +59,14 @@ from identity import Identity, pseudonym, pseudonymous_header
 from refusal import Refusal
 from report import create_report
 from unet_inference_agent import UNetInferenceAgent
+from verify_results import VerificationError
 
 SECTION = Path(__file__).resolve().parents[1]
 DEFAULT_MODEL = SECTION / "model" / "model.onnx"
 DEFAULT_OUTPUT = SECTION / "out"
 
-PAGE_DICOM, PAGE_PICTURE, RESULT = "report.dcm", "report.png", "result.json"
+PAGE_PICTURE, RESULT = "report.png", "result.json"
+OUTPUTS = (PAGE, PAGE_PICTURE, OVERLAY, SEGMENTATION, MEASUREMENTS)
 UNFINISHED = ".unfinished-"
 
 
@@ -108,7 +110,7 @@ class StudyResult:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What the page is made of; labels [X, Y, Z] lie on the grid of the source."""
+    """What the results are made of; labels [X, Y, Z] lie on the grid of the source."""
 
     header: Dataset
     source: SourceVolume
@@ -125,7 +127,7 @@ def process_single_study(
     conditions: Sequence[Condition] | None = None,
     pseudonymous: bool = False,
 ) -> StudyResult:
-    """From the files of one study to the page and result.json in `output_dir`. What goes wrong is told by the result.
+    """From the files of one study to its results in `output_dir`. What goes wrong is told by result.json.
 
     `conditions` choose the series, those of hippocrop_rules.json where there are none; `series_uid` narrows the choice.
     A pseudonymous page does not say whose study it is. What an earlier run left in `output_dir` under the same names is
@@ -136,18 +138,19 @@ def process_single_study(
         measurement = measure_study(files, agent, series_uid, result, conditions)
         result.pseudonym = pseudonym(result.study_instance_uid) if pseudonymous else None
         folder = _output_folder(result, output_dir)
-        with result.timed("page"):
-            result.outputs = write_page(measurement, result, folder)
+        result.outputs = write_outputs(measurement, result, folder)
         for output in result.outputs:
             output["sha256"] = hashlib.sha256((folder / output["file"]).read_bytes()).hexdigest()
         if send:
             with result.timed("send"):
-                outcome = send([folder / PAGE_DICOM])
+                outcome = send([folder / output["file"] for output in result.outputs if output["sop_instance_uid"]])
             result.sent, result.stored, result.send_detail = outcome.sent, outcome.stored, outcome.detail
             if outcome.stored is False:
                 result.stop("failed", "not-stored", outcome.detail)
     except Refusal as refusal:
         result.stop("refused", refusal.code, refusal.reason)
+    except VerificationError as error:
+        result.stop("failed", "verification-failed", str(error))
     except OSError as error:
         result.stop("failed", "cannot-write", f"cannot write the results: {error.strerror}")
     except Exception as error:  # noqa: BLE001  a fault of ours in one study must not stop the others
@@ -197,50 +200,57 @@ def measure_study(
     return Measurement(study.header_for(series), source, identity.removed_from(series.description), labels)
 
 
-def write_page(measurement: Measurement, result: StudyResult, folder: Path) -> list[dict]:
-    """Make the page's files beside their place and move them in; return their names and SOP Instance UIDs.
+def write_outputs(measurement: Measurement, result: StudyResult, folder: Path) -> list[dict]:
+    """Make the outputs beside their place and move them in; return their names and SOP Instance UIDs.
 
-    result.json goes first and comes back last, so that it never stands beside the page of another run.
+    result.json goes first and comes back last, so that it never stands beside the outputs of another run. Raises
+    OSError and VerificationError.
     """
+    from result_objects import write_objects  # here, as a refusal need not wait for highdicom
+
     source = measurement.source
-    header = pseudonymous_header(result.pseudonym) if result.pseudonym else measurement.header
-    page = create_report(
-        source.voxels,
-        measurement.labels,
-        source.spacing,
-        header,
-        result.volumes_mm3,
-        result.model,
-        measurement.description,
-    )
-    headers = [instance.header for instance in source.instances]
+    provenance = Provenance(measurement.header, source.instances, result.model, names_patient=not result.pseudonym)
+    provenance = with_history(provenance, folder / MEASUREMENTS)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=UNFINISHED) as name:
         staging = Path(name)
-        page.save(staging / PAGE_PICTURE, compress_level=1)  # a quarter larger, in half the time
-        uid = save_report_as_dcm(
-            page,
-            measurement.header,
-            staging / PAGE_DICOM,
-            source_instances=headers,
-            model=result.model,
-            names_patient=not result.pseudonym,
-        )
-        (folder / RESULT).unlink(missing_ok=True)
-        for file in (PAGE_DICOM, PAGE_PICTURE):
-            (staging / file).replace(folder / file)
-    return [{"file": PAGE_DICOM, "sop_instance_uid": uid}, {"file": PAGE_PICTURE, "sop_instance_uid": None}]
+        with result.timed("page"):
+            page = create_report(
+                source.voxels,
+                measurement.labels,
+                source.spacing,
+                pseudonymous_header(result.pseudonym) if result.pseudonym else measurement.header,
+                result.volumes_mm3,
+                result.model,
+                measurement.description,
+            )
+            page.save(staging / PAGE_PICTURE, compress_level=1)  # a quarter larger, in half the time
+        with result.timed("objects"):
+            uids = write_objects(page, source, measurement.labels, result.volumes_mm3, provenance, staging)
+        remove_outputs(folder)
+        for output in OUTPUTS:
+            (staging / output).replace(folder / output)
+    return [{"file": file, "sop_instance_uid": uid} for file, uid in (*uids.items(), (PAGE_PICTURE, None))]
+
+
+def remove_outputs(folder: Path) -> None:
+    """Remove what an earlier run wrote, its result first."""
+    for name in (RESULT, *OUTPUTS):
+        path = folder / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def write_result(result: StudyResult, folder: Path) -> None:
-    """Write result.json into `folder`; where there is no number, without the page of an earlier run beside it."""
+    """Write result.json into `folder`; where there is no number, without the outputs of an earlier run beside it."""
     result.output_dir = str(folder)
     try:
         for unfinished in folder.glob(f"{UNFINISHED}*"):  # of a run that was killed
             shutil.rmtree(unfinished)
         if result.status != "success":
-            for file in (RESULT, PAGE_DICOM, PAGE_PICTURE):
-                (folder / file).unlink(missing_ok=True)
+            remove_outputs(folder)
         write_json(folder / RESULT, asdict(result))
     except OSError as error:
         result.stop("failed", "cannot-write", f"cannot write to {folder}: {error.strerror}")
@@ -395,7 +405,7 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     for structure, volume in result.volumes_mm3.items():
         print(f"{structure:<10}{volume:8.0f} mm3")
-    print(f"Research use only. Page: {Path(result.output_dir) / PAGE_DICOM}")
+    print(f"Research use only. Page: {Path(result.output_dir) / PAGE}")
     if result.sent:
         print(f"Sent: {result.send_detail}")
     if result.sent is False:

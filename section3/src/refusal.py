@@ -31,6 +31,7 @@ bad-model                    the model file is missing, is no model, or breaks t
 nothing-found                the model finds no voxel of one of the structures
 cannot-fetch                 the archive does not give the study
 not-stored                   the archive does not hold the results as they were sent, though it confirmed them
+verification-failed          what was written, read back, is not what was measured
 cannot-write                 the results cannot be written to the output folder
 worker-died                  the process that worked on the study was killed, twice (batch only)
 timed-out                    the study was not done within the time allowed (batch only)

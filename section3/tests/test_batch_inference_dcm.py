@@ -251,7 +251,7 @@ def test_the_summary_is_csv_and_json(make_study, crop_files, tmp_path, threshold
     first, second = rows[_uid(good)], rows[_uid(bad)]
     assert (first["status"], first["code"], float(first["total_mm3"])) == ("success", "", TOTAL_MM3)
     assert (second["status"], second["code"], second["total_mm3"]) == ("refused", "geometry-gap", "")
-    steps = [float(first[f"seconds_{step}"]) for step in ("read", "volume", "model", "page")]
+    steps = [float(first[f"seconds_{step}"]) for step in ("read", "volume", "model", "page", "objects")]
     assert float(first["seconds"]) == pytest.approx(sum(steps), abs=0.003)
     assert (second["seconds_model"], second["seconds_page"]) == ("", "")
 

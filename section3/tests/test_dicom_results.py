@@ -3,6 +3,7 @@
 import subprocess
 import warnings
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -11,7 +12,8 @@ from PIL import Image
 from pydicom import Dataset, config
 from pydicom.uid import SecondaryCaptureImageStorage
 
-from dicom_results import OPTIONAL_STUDY_ATTRIBUTES, STUDY_ATTRIBUTES, save_report_as_dcm
+from dicom_file import Instance
+from dicom_results import OPTIONAL_STUDY_ATTRIBUTES, STUDY_ATTRIBUTES, Provenance, save_report_as_dcm
 
 MODEL = {"name": "hippocampus-2d", "version": "1.2", "sha256": "0123456789abcdef" * 4}
 FULL = {
@@ -29,6 +31,10 @@ def sources(make_study, crop_files) -> list[Dataset]:
     return [pydicom.dcmread(path) for path in crop_files(make_study())]
 
 
+def instances(sources: list[Dataset]) -> list[Instance]:
+    return [Instance(Path(source.filename), source) for source in sources]
+
+
 @pytest.fixture
 def page() -> Image.Image:
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (61, 83, 3), np.uint8))
@@ -40,9 +46,9 @@ def save(tmp_path, page, sources):
 
     def save_and_read(header=None, page=page, sources=sources, model=MODEL, name="report.dcm") -> Dataset:
         path = tmp_path / name
-        uid = save_report_as_dcm(page, header or sources[0], path, source_instances=sources, model=model)
+        written = save_report_as_dcm(page, path, Provenance(header or sources[0], instances(sources), model))
         ds = pydicom.dcmread(path)
-        assert ds.SOPInstanceUID == uid
+        assert ds.SOPInstanceUID == written.SOPInstanceUID
         return ds
 
     return save_and_read
@@ -104,7 +110,11 @@ def test_the_pixels_are_the_page(save, validate, size):
 def test_what_it_is_and_where_it_comes_from(save, sources):
     ds = save()
     assert ds.SOPClassUID == ds.file_meta.MediaStorageSOPClassUID == SecondaryCaptureImageStorage
-    assert (ds.Modality, ds.BurnedInAnnotation, ds.SeriesDescription) == ("OT", "YES", "HippoVolume.AI report")
+    assert (ds.Modality, ds.BurnedInAnnotation, ds.SeriesDescription) == (
+        "OT",
+        "YES",
+        "HippoVolume.AI report (research use only)",
+    )
     assert ds.SeriesInstanceUID not in {source.SeriesInstanceUID for source in sources}
     assert [item.ReferencedSOPInstanceUID for item in ds.SourceImageSequence] == [s.SOPInstanceUID for s in sources]
     assert {item.ReferencedSOPClassUID for item in ds.SourceImageSequence} == {sources[0].SOPClassUID}
@@ -161,16 +171,32 @@ def test_names_of_any_character_set_survive(save, validate, sources, tmp_path, c
 
 
 @pytest.mark.parametrize(
-    ("keyword", "value"),
-    [("PatientID", "x" * 70), ("StudyDate", "2020.01.19"), ("PatientSex", "male"), ("StudyID", "9" * 20)],
+    ("keyword", "value", "written"),
+    [
+        ("PatientID", "x" * 64, "x" * 64),
+        ("PatientID", "x" * 70, ""),
+        ("PatientID", ["one", "two"], ""),
+        ("StudyDate", "2020.01.19", "20200119"),
+        ("StudyDate", "19 Jan 2020", ""),
+        ("StudyTime", "11:22:00", "112200"),
+        ("StudyTime", "112200.123456", "112200.123456"),
+        ("StudyTime", "noon", ""),
+        ("PatientSex", "O", "O"),
+        ("PatientSex", "male", ""),
+        ("PatientSex", "MALE", ""),
+        ("StudyID", "9" * 20, ""),
+        ("StudyDescription", "x" * 65, None),
+    ],
 )
-def test_invalid_identifiers_are_kept_and_not_printed(page, sources, tmp_path, keyword, value):
+def test_values_that_dicom_forbids_are_left_out_and_not_printed(
+    page, sources, tmp_path, capfd, keyword, value, written
+):
     header = changed(sources[0], **{keyword: value})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        save_report_as_dcm(page, header, tmp_path / "report.dcm", source_instances=sources, model=MODEL)
-    with config.disable_value_validation():
-        assert pydicom.dcmread(tmp_path / "report.dcm")[keyword].value == value
+        save_report_as_dcm(page, tmp_path / "report.dcm", Provenance(header, instances(sources), MODEL))
+    assert pydicom.dcmread(tmp_path / "report.dcm").get(keyword) == written
+    assert "".join(capfd.readouterr()) == ""
 
 
 def test_a_write_that_fails_leaves_the_earlier_report_alone(save, tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import hashlib
 import json
 import socket
 import struct
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ from PIL import Image
 
 import archive
 import inference_dcm
+import result_objects
 from archive import SendOutcome
+from dicom_segmentation import save_segmentation
 from dicom_series import list_files
 from dimse import DimseArchive
 from inference_dcm import main
@@ -60,15 +63,17 @@ def test_a_study_becomes_a_page_and_a_result(make_study, crop_files, run, tmp_pa
     assert result["model"]["sha256"] == hashlib.sha256(threshold_model.read_bytes()).hexdigest()
     assert [one["accepted"] for one in result["series_considered"]].count(True) == 1
     assert len(result["series_considered"]) == 3
-    assert all(result["seconds"][step] >= 0 for step in ("read", "volume", "model", "page"))
+    assert all(result["seconds"][step] >= 0 for step in ("read", "volume", "model", "page", "objects"))
     assert result["sent"] is None
 
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"report.dcm", "report.png", "result.json"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {*inference_dcm.OUTPUTS, "result.json"}
     report = pydicom.dcmread(tmp_path / "out" / "report.dcm")
     outputs = {output["file"]: output for output in result["outputs"]}
     assert outputs["report.dcm"]["sop_instance_uid"] == report.SOPInstanceUID
-    digests = {path.name: digest for path, digest in _digests(tmp_path / "out").items()}
-    assert all(output["sha256"] == digests[name] for name, output in outputs.items())
+    digests = {str(path.relative_to(tmp_path / "out")): digest for path, digest in _digests(tmp_path / "out").items()}
+    del digests["result.json"]
+    assert {name: output["sha256"] for name, output in outputs.items()} == digests
+    assert len(list((tmp_path / "out" / "overlay").iterdir())) == len(crop_files(study))
     assert report.StudyInstanceUID == header.StudyInstanceUID
     assert report.StudyTime == "112200"  # of the study; its HippoCrop says otherwise
     assert report.PatientID == header.PatientID
@@ -92,6 +97,30 @@ def test_a_second_run_takes_the_place_of_the_first_and_ignores_its_page(make_stu
     assert code == 0
     assert second["volumes_mm3"] == first["volumes_mm3"]
     assert "not-our-result" in [one["condition"] for one in second["series_considered"]]
+
+
+def test_a_second_run_writes_the_same_bytes(make_study, run, tmp_path, monkeypatch):
+    study = make_study()
+    run(study)
+    first = _digests(tmp_path / "out")
+    time.sleep(1)  # the objects tell seconds
+    run(study)
+    second = _digests(tmp_path / "out")
+    assert {path for path in first if first[path] != second[path]} <= {tmp_path / "out" / "result.json"}
+
+
+def test_what_was_written_wrong_is_no_result(make_study, run, tmp_path, monkeypatch):
+    def save_mirrored(labels, *arguments):
+        return save_segmentation(labels[:, :, ::-1], *arguments)
+
+    study = make_study()
+    run(study)
+    monkeypatch.setattr(result_objects, "save_segmentation", save_mirrored)
+    code, out, err, result = run(study)
+    assert (code, out) == (1, "")
+    assert err.endswith("[verification-failed]\n")
+    assert (result["status"], result["volumes_mm3"], result["outputs"]) == ("failed", None, [])
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"result.json"}
 
 
 def test_what_a_killed_run_left_is_taken_away(make_study, run, tmp_path):
@@ -218,7 +247,7 @@ def test_bad_input_gets_one_line_and_leaves_no_page(
     assert _digests(study) == before
     files = {path.name for path in (tmp_path / "out").iterdir()}
     if code is None:
-        assert files == {"report.dcm", "report.png", "result.json"}  # the usage was wrong, nothing was done
+        assert files == {*inference_dcm.OUTPUTS, "result.json"}  # the usage was wrong, nothing was done
     else:
         assert err.endswith(f"[{code}]\n")
         assert files == {"result.json"}
@@ -269,7 +298,7 @@ def test_a_page_that_is_left_half_written_is_no_page(make_study, run, tmp_path, 
 
     study = make_study()
     run(study)
-    monkeypatch.setattr(inference_dcm, "save_report_as_dcm", fail)
+    monkeypatch.setattr(result_objects, "save_report_as_dcm", fail)
     code, _, err, result = run(study)
     assert code == 1
     assert "No space left on device [cannot-write]" in err
@@ -317,7 +346,9 @@ def test_what_was_asked_for_is_sent_where_it_was_asked(make_study, run, tmp_path
     options = ["--send-to-orthanc", "--orthanc-host", "pacs", "--orthanc-port", "104", "--orthanc-aec", "ARCHIVE"]
     code, _, err, result = run(make_study(), *options)
     assert (code, err, result["sent"]) == (0, "", True)
-    assert calls == [([tmp_path / "out" / "report.dcm"], DimseArchive("pacs", 104, "ARCHIVE"))]
+    ((paths, archive),) = calls
+    assert set(paths) == set((tmp_path / "out").rglob("*.dcm"))
+    assert archive == DimseArchive("pacs", 104, "ARCHIVE")
 
 
 @pytest.mark.parametrize("broken", [False, True])

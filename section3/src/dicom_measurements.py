@@ -1,0 +1,90 @@
+"""The volumes as a structured report: Comprehensive 3D SR after template TID 1500 (PS3.16)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from highdicom import sr
+from pydicom import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
+
+from dicom_results import PRODUCT, Provenance, result_attributes, save
+from dicom_segmentation import STRUCTURES, source_slices
+
+# The template's usual title, Imaging Measurement Report, makes OHIF show nothing at all; this one makes it show a text.
+TITLE = Code("18748-4", "LN", "Diagnostic imaging report")
+
+
+def save_measurements(
+    volumes_mm3: Mapping[str, float], segmentation: Dataset, path: Path, provenance: Provenance
+) -> Dataset:
+    """Write the volumes of the segments of `segmentation` and return the object.
+
+    Raises OSError if `path` cannot be written.
+    """
+    attributes = result_attributes("measurements", provenance)
+    report = sr.MeasurementReport(
+        observation_context=sr.ObservationContext(observer_device_context=_observer(provenance)),
+        procedure_reported=codes.LN.BrainMRI,
+        imaging_measurements=[
+            _measurement_group(number, volumes_mm3, segmentation, provenance)
+            for number in range(1, len(STRUCTURES) + 1)
+        ],
+        title=TITLE,
+    )
+    document = sr.Comprehensive3DSR(
+        evidence=[*{ds.SOPInstanceUID: ds for ds in source_slices(provenance)}.values(), segmentation],
+        content=report,
+        series_instance_uid=attributes.SeriesInstanceUID,
+        series_number=attributes.SeriesNumber,
+        sop_instance_uid=attributes.SOPInstanceUID,
+        instance_number=attributes.InstanceNumber,
+        manufacturer=attributes.Manufacturer,
+        is_complete=True,
+    )
+    document.update(attributes)
+    if provenance.supersedes:
+        document.PredecessorDocumentsSequence = list(provenance.supersedes)
+    save(document, path)
+    return document
+
+
+def _observer(provenance: Provenance) -> sr.ObserverContext:
+    return sr.ObserverContext(
+        observer_type=codes.DCM.Device,
+        observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
+            uid=provenance.model_uid,
+            name=PRODUCT,
+            manufacturer_name=PRODUCT,
+            model_name=provenance.model["name"],
+            serial_number=provenance.model["sha256"],
+        ),
+    )
+
+
+def _measurement_group(
+    number: int, volumes_mm3: Mapping[str, float], segmentation: Dataset, provenance: Provenance
+) -> sr.VolumetricROIMeasurementsAndQualitativeEvaluations:
+    structure = STRUCTURES[number - 1]
+    volume = sr.Measurement(
+        name=codes.SCT.Volume,
+        value=volumes_mm3[structure.volume],
+        unit=codes.UCUM.CubicMillimeter,
+        algorithm_id=sr.AlgorithmIdentification(f"{PRODUCT} {provenance.model['name']}", provenance.model["version"]),
+    )
+    return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=sr.TrackingIdentifier(structure.tracking_uid(provenance), structure.name),
+        referenced_segment=sr.ReferencedSegment(
+            segmentation.SOPClassUID,
+            segmentation.SOPInstanceUID,
+            number,
+            # The series: naming all slices again in each group would triple the object. The evidence has them.
+            source_series=sr.SourceSeriesForSegmentation(provenance.sources[0].text("SeriesInstanceUID")),
+        ),
+        finding_type=codes.SCT.Hippocampus,
+        finding_category=codes.SCT.AnatomicalStructure,
+        finding_sites=[sr.FindingSite(codes.SCT.Hippocampus, topographical_modifier=structure.modifier)],
+        measurements=[volume],
+    )

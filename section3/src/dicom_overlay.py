@@ -1,0 +1,85 @@
+"""The contours on every slice, as pictures for viewers that know nothing of segmentations.
+
+One Secondary Capture image a source slice, single-frame and placed in the patient as its source is: viewers scroll such
+a series beside the source, in step with it, where they play a multi-frame object as a film.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+from pydicom import Dataset
+
+from dicom_file import Instance
+from dicom_results import Provenance, decimals, derived_from, result_attributes, save, secondary_capture, slice_step
+from report import COLOURS, font, rim, zoom_to
+
+LONG_SIDE = 300  # pixels, about: a contour as thin as it should be has no room within the pixels of a crop
+NOTE = "Research use only"
+MARGIN = 3  # pixels
+
+
+def save_overlay(grey: np.ndarray, labels: np.ndarray, folder: Path, provenance: Provenance) -> dict[str, Dataset]:
+    """Write 001.dcm, 002.dcm ... into `folder` and return them by name, with that of the folder.
+
+    grey: [slices, rows, columns] uint8, labels: the same shape, of the sources in their order. Raises OSError if the
+    folder cannot be written.
+    """
+    folder.mkdir(parents=True)
+    shared = result_attributes("overlay", provenance)
+    shared.BurnedInAnnotation = "NO"  # of identity there is none
+    shared.FrameOfReferenceUID = provenance.frame_of_reference_uid
+    shared.PositionReferenceIndicator = None
+    zoom = max(1, round(LONG_SIDE / max(grey.shape[1:])))
+    note = _note((grey.shape[2] * zoom, grey.shape[1] * zoom))
+    written = {}
+    for number, source in enumerate(provenance.sources, start=1):
+        ds = Dataset()
+        ds.update(shared)
+        picture = draw_slice(grey[number - 1], labels[number - 1], zoom)
+        picture.paste(note, mask=note)
+        ds.update(secondary_capture(picture))
+        ds.update(derived_from([source]))
+        ds.update(_plane(provenance.sources, number - 1, zoom))
+        ds.SOPInstanceUID = provenance.uid("overlay", str(number))
+        ds.InstanceNumber = number
+        path = folder / f"{number:03d}.dcm"
+        save(ds, path)
+        written[f"{folder.name}/{path.name}"] = ds
+    return written
+
+
+def draw_slice(grey: np.ndarray, labels: np.ndarray, zoom: int) -> Image.Image:
+    """A slice [rows, columns], `zoom` times as large, with the rim of each structure in its colour."""
+    size = (grey.shape[1] * zoom, grey.shape[0] * zoom)
+    picture = Image.fromarray(zoom_to(grey, size, Image.Resampling.BICUBIC)).convert("RGB")
+    mask = zoom_to(labels, size, Image.Resampling.NEAREST)
+    for label, colour in COLOURS.items():
+        picture.paste(colour, mask=Image.fromarray(rim(mask == label)))
+    return picture
+
+
+def _note(size: tuple[int, int]) -> Image.Image:
+    """The words that go on every picture, on a transparent one of its size: drawing them is slow."""
+    note = Image.new("RGBA", size)
+    place = (MARGIN, size[1] - MARGIN)
+    ImageDraw.Draw(note).text(place, NOTE, "white", font(11), anchor="ls", stroke_width=1, stroke_fill="black")
+    return note
+
+
+def _plane(sources: Sequence[Instance], index: int, zoom: int) -> Dataset:
+    """Where a picture lies: it covers what its source covers, in smaller pixels."""
+    first = sources[0].header
+    along_row, along_column = np.array(first.ImageOrientationPatient, float).reshape(2, 3)
+    between_rows, between_columns = np.array(first.PixelSpacing, float)
+    # Positions are those of pixels' centres: that of the small pixel in the corner lies outside the large one's.
+    outwards = (1 / zoom - 1) / 2 * (along_row * between_columns + along_column * between_rows)
+    ds = Dataset()
+    ds.ImagePositionPatient = decimals(np.array(sources[index].header.ImagePositionPatient, float) + outwards)
+    ds.ImageOrientationPatient = decimals(first.ImageOrientationPatient)
+    ds.PixelSpacing = decimals([between_rows / zoom, between_columns / zoom])
+    ds.SliceThickness, ds.SpacingBetweenSlices = decimals([slice_step(sources)] * 2)
+    return ds
