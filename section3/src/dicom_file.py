@@ -106,10 +106,15 @@ def read_instance(path: Path) -> Instance | DamagedFile | None:
         if header.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
             return None
     except InvalidDicomError as error:
-        return DamagedFile(path, type(error).__name__) if _is_cut_preamble(path) else None
+        return DamagedFile(path, _name(error)) if _is_cut_preamble(path) else None
     except DICOM_ERRORS as error:
-        return DamagedFile(path, type(error).__name__)
+        return DamagedFile(path, _name(error))
     return Instance(path, header)
+
+
+def _name(error: Exception) -> str:
+    """With the module: there are struct.error and zlib.error."""
+    return f"{type(error).__module__}.{type(error).__name__}".removeprefix("builtins.")
 
 
 def _is_cut_preamble(path: Path) -> bool:

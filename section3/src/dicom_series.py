@@ -25,7 +25,6 @@ from pathlib import Path
 
 from pydicom.dataset import Dataset
 
-from dicom_file import DICOM_ERRORS as DICOM_ERRORS
 from dicom_file import DamagedFile, Instance, read_instance
 from refusal import Refusal, printable
 
