@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import tempfile
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pydicom
 import pytest
 
@@ -20,6 +22,7 @@ from dicom_series import list_files
 from dicomweb import DicomWebArchive
 from dimse import DimseArchive
 from inference_dcm import main
+from phantom import write_study
 
 LOCALHOST = "127.0.0.1"
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
@@ -116,11 +119,21 @@ def archives(orthanc) -> dict:
     }
 
 
+@pytest.fixture(scope="module")
+def finished_study(tmp_path_factory, threshold_model) -> Path:
+    """The output folder of a study with a small crop."""
+    folder = tmp_path_factory.mktemp("finished")
+    volume = np.full((12, 14, 8), 300, np.int16)
+    volume[3:7, 7:11, 2:6], volume[3:7, 3:7, 2:6] = 500, 100
+    study = write_study(folder / "study", volume, brain_series=0)
+    assert main([str(study), "--output-dir", str(folder / "out"), "--model-path", str(threshold_model)]) == 0
+    return folder / "out"
+
+
 @pytest.fixture
-def results(make_study, threshold_model, tmp_path) -> list[Path]:
+def results(finished_study, tmp_path) -> list[Path]:
     """The DICOM objects that a study becomes."""
-    assert main([str(make_study()), "--output-dir", str(tmp_path / "out"), "--model-path", str(threshold_model)]) == 0
-    return sorted((tmp_path / "out").glob("*.dcm"))
+    return sorted(shutil.copytree(finished_study, tmp_path / "results").rglob("*.dcm"))
 
 
 @pytest.mark.parametrize("kind", ["dicomweb", "dimse"])
@@ -209,9 +222,10 @@ def test_a_study_from_the_archive_gives_what_its_files_give(orthanc, archived_st
     assert (fetched["sent"], fetched["stored"]) == (None, None)
 
 
-def test_results_go_back_where_that_is_asked_for(orthanc, archived_study, run):
+def test_results_go_back_where_that_is_asked_for(orthanc, archived_study, run, tmp_path):
     before = set(orthanc.rest("/instances")), set(orthanc.rest("/series"))
-    for _ in range(2):  # the second time the results are there already, and no input
+    for _ in range(2):  # the second time the results are there already: no input, and the same but for their times
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
         code, out, err, result = run("--dicomweb", orthanc.dicomweb, "--study", archived_study, "--send-back")
         assert (code, err) == (0, "")
         assert (result["sent"], result["stored"]) == (True, True)
@@ -228,10 +242,13 @@ def test_a_folder_is_sent_by_dicomweb(orthanc, make_study, run):
     assert (code, err, result["sent"], result["stored"]) == (0, "", True, True)
 
 
-def test_what_the_archive_keeps_otherwise_is_a_failure(orthanc, make_study, run, edit, archives, results):
-    edit(results[:1], lambda dataset: setattr(dataset, "AccessionNumber", "other"))
-    send_to_archive(results[:1], archives["dimse"])  # somebody was here before, with the same UID
-    code, _, err, result = run(str(make_study()), "--dicomweb", orthanc.dicomweb)
+def test_what_the_archive_keeps_otherwise_is_a_failure(orthanc, make_study, run, edit, archives, tmp_path):
+    study = make_study()
+    run(str(study))
+    earlier = sorted(tmp_path.glob("out/*.dcm"))[:1]
+    edit(earlier, lambda dataset: setattr(dataset, "AccessionNumber", "other"))
+    send_to_archive(earlier, archives["dimse"])
+    code, _, err, result = run(str(study), "--dicomweb", orthanc.dicomweb)
     assert code == 1
     assert err.endswith("[not-stored]\n") and "AccessionNumber" in err
     assert (result["status"], result["sent"], result["stored"]) == ("failed", True, False)
