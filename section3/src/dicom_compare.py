@@ -11,9 +11,10 @@ from dicom_file import DICOM_ERRORS
 
 # How a value is written, not what it says: an archive may compress the pixels without loss, or change the alphabet.
 ENCODING = ("SpecificCharacterSet", "PhotometricInterpretation", "PlanarConfiguration")
-# An archive that had the object already keeps it, with the times of the run that first made it.
+# An archive that had the object already keeps it, with the times of the run that first made it, and what that one
+# superseded.
 CREATION = tuple(f"{what}{when}" for what in ("InstanceCreation", "Series", "Content") for when in ("Date", "Time"))
-IGNORED = frozenset(map(Tag, (*ENCODING, *CREATION)))
+IGNORED = frozenset(map(Tag, (*ENCODING, *CREATION, "PredecessorDocumentsSequence")))
 PIXELS = Tag("PixelData")
 
 

@@ -22,8 +22,8 @@ NOTE = "Research use only"
 MARGIN = 3  # pixels
 
 
-def save_overlay(grey: np.ndarray, labels: np.ndarray, folder: Path, provenance: Provenance) -> dict[str, Dataset]:
-    """Write 001.dcm, 002.dcm ... into `folder` and return them by name, with that of the folder.
+def save_overlay(grey: np.ndarray, labels: np.ndarray, folder: Path, provenance: Provenance) -> dict[str, str]:
+    """Write 001.dcm, 002.dcm ... into `folder` and return their SOP Instance UIDs by name.
 
     grey: [slices, rows, columns] uint8, labels: the same shape, of the sources in their order. Raises OSError if the
     folder cannot be written.
@@ -46,9 +46,9 @@ def save_overlay(grey: np.ndarray, labels: np.ndarray, folder: Path, provenance:
         ds.update(_plane(provenance.sources, number - 1, zoom))
         ds.SOPInstanceUID = provenance.uid("overlay", str(number))
         ds.InstanceNumber = number
-        path = folder / f"{number:03d}.dcm"
-        save(ds, path)
-        written[f"{folder.name}/{path.name}"] = ds
+        name = f"{number:03d}.dcm"
+        save(ds, folder / name)
+        written[name] = ds.SOPInstanceUID
     return written
 
 

@@ -39,5 +39,9 @@ def write_objects(
 
     masks = {one.volume: np.isin(labels, one.labels) for one in STRUCTURES}
     verify_results(folder / SEGMENTATION, folder / MEASUREMENTS, masks, volumes_mm3, source)
-    objects = {PAGE: report, SEGMENTATION: segmentation, MEASUREMENTS: measurements, **overlay}
-    return {name: str(ds.SOPInstanceUID) for name, ds in objects.items()}
+    return {
+        PAGE: report.SOPInstanceUID,
+        SEGMENTATION: segmentation.SOPInstanceUID,
+        MEASUREMENTS: measurements.SOPInstanceUID,
+        **{f"{OVERLAY}/{name}": uid for name, uid in overlay.items()},
+    }

@@ -42,6 +42,11 @@ def test_written_otherwise_is_the_same(sent, stored):
     assert differences(sent, stored) == []
 
 
+def test_what_an_earlier_run_superseded_or_not_is_the_same(sent, stored):
+    sent.PredecessorDocumentsSequence = [Dataset()]
+    assert differences(sent, stored) == []
+
+
 def test_colour_compressed_without_loss_is_the_same():
     sent = Dataset()
     sent.file_meta = pydicom.dataset.FileMetaDataset()

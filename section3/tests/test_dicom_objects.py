@@ -96,7 +96,8 @@ def make(tmp_path, labels, edit):
         series_folder = tmp_path / "series"
         shutil.rmtree(series_folder, ignore_errors=True)
         paths = write_series(series_folder, labels.astype(np.int16) * 100, **{"spacing": SPACING, **options})
-        edit(paths, lambda dataset: _turn(dataset, degrees))
+        if degrees:
+            edit(paths, lambda dataset: _turn(dataset, degrees))
         if convert:
             convert(paths)
         study = read_study(list_files(series_folder))
