@@ -51,8 +51,7 @@ from quality_nonsense import NONSENSE, random_crops, read_brains, squeezed
 from refusal import Refusal
 from unet_inference_agent import UNetInferenceAgent
 
-HERE = Path(__file__).resolve().parent
-SECTION = HERE.parent
+SECTION = Path(__file__).resolve().parents[1]
 DEFAULT_IMAGES = SECTION.parent / "section1" / "out" / "images"
 
 QUANTILES = (0.01, 0.99)
@@ -246,7 +245,6 @@ def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(description="Fit the limits of the quality checks on curated crops.")
     result.add_argument("--images", type=Path, default=DEFAULT_IMAGES, metavar="DIR", help="default: %(default)s")
     result.add_argument("--model-path", type=Path, default=DEFAULT_MODEL, metavar="FILE", help="default: %(default)s")
-    result.add_argument("--out", type=Path, default=HERE, metavar="DIR", help="for the two files, default: %(default)s")
     result.add_argument("--evaluate", action="store_true", help="count the errors of limits fitted on half the persons")
     result.add_argument("--every", type=int, default=4, metavar="N", help="nonsense of every Nth crop (%(default)s)")
     result.add_argument("--studies", type=Path, default=_default_studies(), metavar="DIR", help="for brain series")
@@ -274,8 +272,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 tallies += tally_brains(read_brains(args.studies), segment, limits)
             print(as_table(tallies))
         else:
-            limits.save(args.out)
-            print(f"{len(limits.ranges)} limits fitted on {limits.fitted_on}, in {args.out}")
+            limits.save(args.model_path.parent)
+            print(f"{len(limits.ranges)} limits fitted on {limits.fitted_on}, beside {args.model_path}")
     except (OSError, ValueError, Refusal) as error:
         print(error, file=sys.stderr)
         return 1

@@ -56,6 +56,7 @@ from dicom_volume import (
 from dicomweb import DicomWebArchive, parse_url
 from dimse import DimseArchive
 from identity import Identity, pseudonym, pseudonymous_header
+from quality import FAIL, PASS, Check, assess_input, assess_output, limits_beside, nothing_checked
 from refusal import Refusal
 from report import create_report
 from unet_inference_agent import UNetInferenceAgent
@@ -81,6 +82,7 @@ class StudyResult:
     series_instance_uid: str | None = None
     instances_sha256: str | None = None  # of the SOP Instance UIDs of the study
     volumes_mm3: dict[str, float] | None = None
+    intervals_mm3: dict[str, list[float]] | None = None  # low and high; 90 % of true volumes lie within
     pseudonym: str | None = None  # the name on the page in place of the patient's
     model: dict[str, str] | None = None
     quality: list[dict] = field(default_factory=list)
@@ -96,7 +98,14 @@ class StudyResult:
     def stop(self, status: str, code: str, reason: str) -> None:
         """Turn the result into one without a number."""
         self.status, self.code, self.reason = status, code, reason
-        self.volumes_mm3, self.outputs = None, []
+        self.volumes_mm3, self.intervals_mm3, self.outputs = None, None, []
+
+    def require_shown(self, checks: list[Check], code: str) -> None:
+        """Note quality checks. Raises Refusal with `code` if one says that the number must not be shown."""
+        self.quality += [asdict(check) for check in checks]
+        reasons = [check.sentence for check in checks if check.verdict == FAIL]
+        if reasons:
+            raise Refusal(code, " ".join(reasons))
 
     @contextmanager
     def timed(self, step: str) -> Iterator[None]:
@@ -105,7 +114,7 @@ class StudyResult:
         try:
             yield
         finally:
-            self.seconds[step] = round(time.perf_counter() - start, 3)
+            self.seconds[step] = round(self.seconds.get(step, 0) + time.perf_counter() - start, 3)
 
 
 @dataclass(frozen=True)
@@ -191,13 +200,27 @@ def measure_study(
         with result.timed("volume"):
             source = load_dicom_volume_as_numpy_from_list(series)
             require_complete(series)
-        with result.timed("model"):
-            labels = to_source_grid(agent.single_volume_inference(to_model_grid(source)), source)
-        volumes = get_predicted_volumes(labels, source.spacing)
-        if not (volumes["anterior"] and volumes["posterior"]):
-            raise Refusal("nothing-found", f"the model finds no hippocampus with both parts in series {series.uid}")
-    result.volumes_mm3 = volumes
+        labels = segment(source, agent, result)
+        result.volumes_mm3 = get_predicted_volumes(labels, source.spacing)
+        result.intervals_mm3 = agent.volume_intervals(result.volumes_mm3)
     return Measurement(study.header_for(series), source, identity.removed_from(series.description), labels)
+
+
+def segment(source: SourceVolume, agent: UNetInferenceAgent, result: StudyResult) -> np.ndarray:
+    """Labels [X, Y, Z] on the grid of the source. Raises Refusal where their volume must not be shown."""
+    volume = to_model_grid(source)
+    limits = limits_beside(agent.path)
+    with result.timed("quality"):
+        result.require_shown(assess_input(volume, limits) if limits else [nothing_checked()], "unfit-input")
+    with result.timed("model"):
+        probabilities = agent.single_volume_inference(volume)
+        labels = to_source_grid(probabilities, source)
+    if not ((labels == 1).any() and (labels == 2).any()):
+        raise Refusal("nothing-found", "the model finds no hippocampus with both parts")
+    with result.timed("quality"):
+        if limits:
+            result.require_shown(assess_output(probabilities, agent.identity["sha256"], limits), "implausible-result")
+    return labels
 
 
 def write_outputs(measurement: Measurement, result: StudyResult, folder: Path) -> list[dict]:
@@ -223,6 +246,8 @@ def write_outputs(measurement: Measurement, result: StudyResult, folder: Path) -
                 result.volumes_mm3,
                 result.model,
                 measurement.description,
+                result.intervals_mm3,
+                result.quality,
             )
             page.save(staging / PAGE_PICTURE, compress_level=1)  # a quarter larger, in half the time
         with result.timed("objects"):
@@ -404,7 +429,11 @@ def main(argv: list[str] | None = None) -> int:
         print(Refusal(result.code, result.reason), file=sys.stderr)
         return 1
     for structure, volume in result.volumes_mm3.items():
-        print(f"{structure:<10}{volume:8.0f} mm3")
+        low, high = (result.intervals_mm3 or {}).get(structure, (None, None))
+        print(f"{structure:<10}{volume:8.0f} mm3" + (f"  (90 %: {low:.0f} to {high:.0f})" if low else ""))
+    for check in result.quality:
+        if check["verdict"] != PASS:
+            print(f"warning: {check['sentence']}")
     print(f"Research use only. Page: {Path(result.output_dir) / PAGE}")
     if result.sent:
         print(f"Sent: {result.send_detail}")

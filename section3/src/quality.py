@@ -4,9 +4,9 @@ Before the model runs, `assess_input` asks whether the volume can be a T1 crop a
 its grey values, and its likeness to the mean of the training crops, also when that is mirrored or rescaled. Afterwards
 `assess_output` asks whether the model's answer can be a hippocampus, and how sure of it the model was.
 
-The limits and the mean crop are data: `quality_limits.json` and `quality_template.npz`, both written by
-fit_quality_limits.py, which also counts how often they refuse good crops and let nonsense pass. Numpy alone: importing
-scipy would take longer than all of this.
+The limits and the mean crop are data and belong to a model: `quality_limits.json` and `quality_template.npz` beside it,
+both written by fit_quality_limits.py, which also counts how often they refuse good crops and let nonsense pass. Numpy
+alone: importing scipy would take longer than all of this.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from pathlib import Path
 
 import numpy as np
 
-HERE = Path(__file__).resolve().parent
 LIMITS_FILE, TEMPLATE_FILE = "quality_limits.json", "quality_template.npz"
 
 PASS, WARN, FAIL = "pass", "warn", "fail"
@@ -212,29 +211,27 @@ class Limits:
 
 
 @functools.cache
-def shipped_limits() -> Limits:
-    """Those of the files beside this one."""
-    return Limits.load(HERE)
+def limits_beside(model_path: Path) -> Limits | None:
+    """Those in the folder of the model; None where it has none."""
+    return Limits.load(model_path.parent) if (model_path.parent / LIMITS_FILE).exists() else None
 
 
 # --- the two doors ----------------------------------------------------------------------------------------------------
 
 
-def assess_input(volume: np.ndarray, limits: Limits | None = None) -> list[Check]:
+def assess_input(volume: np.ndarray, limits: Limits) -> list[Check]:
     """Can the raw volume [X, Y, Z] (RAS, 1 mm) be a crop like those of training? To be asked before the model runs.
 
     A volume of the wrong size is not looked at any closer: it may be huge.
     """
-    limits = limits or shipped_limits()
     sizes = _checks(SIZE_MEASURES, measure_size(volume), limits)
     if verdict(sizes) == FAIL:
         return sizes
     return sizes + _checks(IMAGE_MEASURES, measure_image(volume, limits.template), limits)
 
 
-def assess_output(probabilities: np.ndarray, model_sha256: str, limits: Limits | None = None) -> list[Check]:
+def assess_output(probabilities: np.ndarray, model_sha256: str, limits: Limits) -> list[Check]:
     """Can the model's answer, probabilities [3, X, Y, Z] (RAS, 1 mm), be a hippocampus?"""
-    limits = limits or shipped_limits()
     checks = _checks(OUTPUT_MEASURES, measure_output(probabilities), limits)
     if model_sha256 != limits.model_sha256:
         checks.append(_other_model(limits))
@@ -262,6 +259,12 @@ def _check(measure: Measure, value: float, usual: Range) -> Check:
 def _other_model(limits: Limits) -> Check:
     sentence = "The limits of the checks were fitted on another model: run fit_quality_limits.py for this one."
     return Check("model", None, f"SHA-256 {limits.model_sha256[:12]}", limits.fitted_on, WARN, sentence)
+
+
+def nothing_checked() -> Check:
+    """What is told of a model that comes without limits."""
+    sentence = f"No {LIMITS_FILE} lies beside the model, so nothing was checked: run fit_quality_limits.py for it."
+    return Check("model", None, f"{LIMITS_FILE} beside the model", "the volume contract", WARN, sentence)
 
 
 def _number(value: float) -> str:

@@ -28,7 +28,9 @@ geometry-field-of-view       the series covers more than any crop does
 unreadable-pixels            the pixel data of a slice cannot be decoded to one grey value a pixel
 bad-rules                    the rules for choosing the series are missing or no list of conditions
 bad-model                    the model file is missing, is no model, or breaks the volume contract
+unfit-input                  the series is no crop of a T1 hippocampus as the model knows them (quality.py)
 nothing-found                the model finds no voxel of one of the structures
+implausible-result           what the model finds is no hippocampus as it knows them (quality.py)
 cannot-fetch                 the archive does not give the study
 not-stored                   the archive does not hold the results as they were sent, though it confirmed them
 verification-failed          what was written, read back, is not what was measured

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,23 +51,26 @@ def create_report(
     volumes_mm3: Mapping[str, float],
     model: Mapping[str, str],
     series_description: str,
+    intervals_mm3: Mapping[str, Sequence[float]] | None = None,
+    quality: Sequence[Mapping] = (),
 ) -> Image.Image:
     """Draw the page of one crop, an RGB image of 1400 x 1000 pixels.
 
     `volume` [X, Y, Z] holds raw intensities in RAS, `labels` [X, Y, Z] 0, 1 anterior, 2 posterior on the same grid,
     `spacing` is in mm. `header` carries the patient and study attributes; what it lacks becomes a dash. `volumes_mm3`
-    has "anterior", "posterior" and "total", `model` "name", "version" and "sha256". Raises ValueError if the two grids
-    differ.
+    has "anterior", "posterior" and "total", `intervals_mm3` the low and high end of each, `model` "name", "version" and
+    "sha256"; `quality` lists checks with "name" and "verdict". Raises ValueError if the two grids differ.
     """
     if volume.ndim != 3 or volume.shape != labels.shape:
         raise ValueError(f"volume and labels must be one 3D grid, not {volume.shape} and {labels.shape}")
     page = Page()
     page.heading()
     y = page.identity(header, IDENTITY)
-    y = page.figures(volumes_mm3, page.rule(y))
+    y = page.figures(volumes_mm3, intervals_mm3 or {}, page.rule(y))
     page.provenance(volume.shape, spacing, model, series_description, page.rule(y))
     page.views(volume, labels, spacing)
     page.footer()
+    page.quality(quality)
     return page.image
 
 
@@ -278,9 +281,14 @@ class Page:
         self.field(MARGIN, y, "Study date", date(header.get("StudyDate")), width, sizes)
         return self.field(MARGIN + HALF, y, "Accession number", header.get("AccessionNumber"), width, sizes)
 
-    def figures(self, volumes_mm3: Mapping[str, float], y: float) -> float:
-        """The volumes, and how the two parts share the total."""
+    def figures(
+        self, volumes_mm3: Mapping[str, float], intervals_mm3: Mapping[str, Sequence[float]], y: float
+    ) -> float:
+        """The volumes with their 90 % intervals, and how the two parts share the total."""
         self.text(MARGIN, y, "Total volume", 16, MUTED)
+        if intervals_mm3:
+            low, high = intervals_mm3["total"]
+            self.text(MARGIN + COLUMN, y + 72, f"90 %: {low:.0f} to {high:.0f}", 16, NORMAL, "rs")
         self.text_mm3(MARGIN - 3, y + 72, volumes_mm3["total"], 72, BRIGHT)
         y += 98
         self.shares(volumes_mm3, y)
@@ -288,7 +296,10 @@ class Page:
         for x, name, label in ((MARGIN, "Anterior", ANTERIOR), (MARGIN + HALF, "Posterior", POSTERIOR)):
             self.text(x, y, name, 16, MUTED)
             self.text_mm3(x, y + 44, volumes_mm3[name.lower()], 42, COLOURS[label])
-        return y + 44
+            if intervals_mm3:
+                low, high = intervals_mm3[name.lower()]
+                self.text(x, y + 68, f"90 %: {low:.0f} to {high:.0f}", 14, NORMAL)
+        return y + (68 if intervals_mm3 else 44)
 
     def shares(self, volumes_mm3: Mapping[str, float], y: float) -> None:
         """A bar as wide as the column: the anterior part of the total, then the posterior one."""
@@ -322,6 +333,17 @@ class Page:
             self.text(MARGIN, FOOTER + 30 + 25 * number, line, 20, WARNING)
         for number, line in enumerate(NOT_FOR):
             self.text(VIEWS[0] + GUTTER[0], FOOTER + 29 + 21 * number, line, 14, NORMAL)
+
+    def quality(self, checks: Sequence[Mapping]) -> None:
+        """How many checks were passed, and which were not, below the footer's small print."""
+        warned = [check["name"].replace("_", " ") for check in checks if check["verdict"] != "pass"]
+        if not checks:
+            return
+        text = f"Quality: {len(checks) - len(warned)} of {len(checks)} checks passed."
+        text += f" Look with care at: {', '.join(warned)}." if warned else ""
+        (line,), size = fit(text, range(14, 10, -1), SIZE[0] - MARGIN - VIEWS[0] - GUTTER[0], 1)
+        y = FOOTER + 29 + 21 * len(NOT_FOR)
+        self.text(VIEWS[0] + GUTTER[0], y, line, size, WARNING if warned else NORMAL)
 
     def views(self, volume: np.ndarray, labels: np.ndarray, spacing: tuple[float, float, float]) -> None:
         """Four pictures at one scale, two by two, and the legend."""

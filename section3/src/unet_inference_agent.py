@@ -35,7 +35,7 @@ _EXPECTED_CARD = {
 class UNetInferenceAgent:
     """One loaded model.
 
-    card: the model card of the file as a dict; identity: its name and version, and the sha256 of the file.
+    path: of the file. card: the model card in it as a dict; identity: its name and version, and the sha256 of the file.
     Raises Refusal: bad-model.
     """
 
@@ -47,6 +47,7 @@ class UNetInferenceAgent:
             raise Refusal("bad-model", f"model {model_path} cannot be read: {error.strerror}") from error
         except _LOAD_ERRORS as error:
             raise Refusal("bad-model", f"{model_path} is no ONNX model; expected the exported model.onnx") from error
+        self.path = Path(model_path)
         self.card = self._checked_card(model_path)
         self.identity = {
             "name": str(self.card["name"]),
@@ -69,6 +70,17 @@ class UNetInferenceAgent:
         if not (card.get("name") and card.get("version")):
             raise Refusal("bad-model", f"the card of {model_path} lacks a name or a version")
         return card
+
+    def volume_intervals(self, volumes_mm3: dict[str, float]) -> dict[str, list[float]] | None:
+        """[low, high] in mm3 of each volume, calibrated as the card says; None where the card has no calibration."""
+        widths = (self.card.get("volume_interval") or {}).get("half_width", {})
+        named = {"anterior": "anterior", "posterior": "posterior", "total": "whole"}
+        if not set(named.values()) <= widths.keys():
+            return None
+        return {
+            name: [round(volume * (1 - widths[named[name]]), 1), round(volume * (1 + widths[named[name]]), 1)]
+            for name, volume in volumes_mm3.items()
+        }
 
     def single_volume_inference(self, volume: np.ndarray) -> np.ndarray:
         """Probabilities [3, X, Y, Z] float32 (background, anterior, posterior) of a raw volume [X, Y, Z], RAS, 1 mm."""

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -47,8 +48,8 @@ from quality import (
     assess_output,
     enlarged,
     largest_share,
+    limits_beside,
     measure_output,
-    shipped_limits,
     verdict,
 )
 from quality_nonsense import read_brains
@@ -293,7 +294,7 @@ def test_importing_the_checks_does_not_import_scipy():
 
 
 def test_the_shipped_limits_are_complete_and_say_where_they_come_from():
-    limits = shipped_limits()
+    limits = limits_beside(DEFAULT_MODEL)
     measures = (*INPUT_MEASURES, *OUTPUT_MEASURES)
     assert set(limits.ranges) == {measure.name for measure in measures}
     for measure in measures:
@@ -309,7 +310,7 @@ def test_the_shipped_limits_are_complete_and_say_where_they_come_from():
 
 def test_the_shipped_limits_were_fitted_on_the_shipped_model():
     model = hashlib.sha256(DEFAULT_MODEL.read_bytes()).hexdigest()
-    assert shipped_limits().model_sha256 == model, "the model was replaced: run fit_quality_limits.py"
+    assert limits_beside(DEFAULT_MODEL).model_sha256 == model, "the model was replaced: run fit_quality_limits.py"
 
 
 def test_limits_are_quantiles_widened():
@@ -348,7 +349,9 @@ def test_nobody_is_judged_by_limits_fitted_on_that_person(phantoms):
 
 def test_the_program_fits_and_evaluates(tmp_path, capsys):
     make_training_set(tmp_path / "set", 4)
-    options = ["--images", str(tmp_path / "set" / "images"), "--out", str(tmp_path), "--studies", str(tmp_path / "no")]
+    model = Path(shutil.copy(DEFAULT_MODEL, tmp_path))
+    options = ["--images", str(tmp_path / "set" / "images"), "--model-path", str(model)]
+    options += ["--studies", str(tmp_path / "no")]
     assert fit_quality_limits.main(options) == 0
     assert Limits.load(tmp_path).fitted_on == "4 crops"
     assert fit_quality_limits.main([*options, "--evaluate", "--every", "4"]) == 0
@@ -379,17 +382,17 @@ def _show_and_bound(good: Tally, nonsense: list[Tally], capsys) -> None:
 def test_rates_on_phantoms(agent, capsys):
     crops = [Crop(str(seed), make_phantom(seed).image) for seed in range(300, 310)]
     segment = agent.single_volume_inference
-    good = tally_crops(crops, segment, lambda _: shipped_limits())
-    _show_and_bound(good, tally_nonsense(crops[:5], segment, lambda _: shipped_limits()), capsys)
+    good = tally_crops(crops, segment, lambda _: limits_beside(DEFAULT_MODEL))
+    _show_and_bound(good, tally_nonsense(crops[:5], segment, lambda _: limits_beside(DEFAULT_MODEL)), capsys)
 
 
 def test_rates_on_real_crops(agent, real_studies, capsys):
     images = Path(os.environ["HIPPO_DATA"]) / "TrainingSet" / "images"
     crops = read_crops(images)[::10]
     segment = agent.single_volume_inference
-    good = tally_crops(crops, segment, lambda _: shipped_limits())
-    nonsense = tally_nonsense(crops[::3], segment, lambda _: shipped_limits())
-    brains = tally_brains(read_brains(real_studies), segment, shipped_limits())
+    good = tally_crops(crops, segment, lambda _: limits_beside(DEFAULT_MODEL))
+    nonsense = tally_nonsense(crops[::3], segment, lambda _: limits_beside(DEFAULT_MODEL))
+    brains = tally_brains(read_brains(real_studies), segment, limits_beside(DEFAULT_MODEL))
     _show_and_bound(good, [*nonsense, *brains], capsys)
 
 
@@ -397,4 +400,4 @@ def test_the_real_studies_pass(agent, real_studies):
     for study in sorted(path for path in real_studies.iterdir() if path.is_dir()):
         series = get_series_for_inference(consider_series(read_study(list_files(study)), None))
         volume = to_model_grid(load_dicom_volume_as_numpy_from_list(series))
-        assert failed(judge(volume, agent.single_volume_inference, shipped_limits())[0]) == set()
+        assert failed(judge(volume, agent.single_volume_inference, limits_beside(DEFAULT_MODEL))[0]) == set()

@@ -15,13 +15,13 @@ def _codes_in_the_table() -> set[str]:
 
 
 def _codes_in_the_programs() -> set[str]:
-    """First argument of Refusal(...), second of .stop(...), and what is named geometry-..."""
+    """First argument of Refusal(...), second of .stop(...) and .require_shown(...), and what is named geometry-..."""
     codes = set()
     for path in SOURCES.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call):
                 name = getattr(node.func, "id", getattr(node.func, "attr", ""))
-                arguments = {"Refusal": node.args[:1], "stop": node.args[1:2]}.get(name, [])
+                arguments = {"Refusal": node.args[:1], "stop": node.args[1:2], "require_shown": node.args[1:2]}.get(name, [])
                 codes |= {argument.value for argument in arguments if isinstance(argument, ast.Constant)}
             elif isinstance(node, ast.Constant) and re.fullmatch(r"geometry(-[a-z]+)+", str(node.value)):
                 codes.add(node.value)
