@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import gc
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +35,8 @@ def write_objects(
     labels_by_slice = to_source_slices(labels, source)
     grey_by_slice = to_source_slices(window(source.voxels), source)
     report = save_report_as_dcm(page, folder / PAGE, provenance)
-    segmentation = save_segmentation(labels_by_slice, folder / SEGMENTATION, provenance)
+    with _table_spared():
+        segmentation = save_segmentation(labels_by_slice, folder / SEGMENTATION, provenance)
     measurements = save_measurements(volumes_mm3, segmentation, folder / MEASUREMENTS, provenance)
     overlay = save_overlay(grey_by_slice, labels_by_slice, folder / OVERLAY, provenance)
 
@@ -45,3 +48,18 @@ def write_objects(
         MEASUREMENTS: measurements.SOPInstanceUID,
         **{f"{OVERLAY}/{name}": uid for name, uid in overlay.items()},
     }
+
+
+@contextmanager
+def _table_spared() -> Iterator[None]:
+    """Keep the garbage collector off the table of DICOM attributes that highdicom loads at its first use.
+
+    It never becomes garbage, and is so large that walking it costs a third of the time that a study takes.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        if not gc.get_freeze_count():  # once: what is frozen is never collected
+            gc.freeze()
+        gc.enable()
