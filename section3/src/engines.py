@@ -5,7 +5,7 @@ engine     calls run                          at a time      a limit on time and
 serial     in this thread, for debuggers      one            no
 threads    in threads of this process         max_workers    no
 processes  in processes of their own          max_workers    yes
-dask       in the workers of a Dask cluster   its workers    yes, with a nanny beside each worker, as is usual
+dask       in the workers of a Dask cluster   its workers    no limit on memory; the rest with nannies, as is usual
 
 A Dask cluster runs what its scheduler is sent and sends it unencrypted: keep it in a network that you trust.
 """
