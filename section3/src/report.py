@@ -288,7 +288,7 @@ class Page:
         self.text(MARGIN, y, "Total volume", 16, MUTED)
         if intervals_mm3:
             low, high = intervals_mm3["total"]
-            self.text(MARGIN + COLUMN, y + 72, f"90 %: {low:.0f} to {high:.0f}", 16, NORMAL, "rs")
+            self.text(MARGIN + COLUMN, y, f"90 %: {low:.0f} to {high:.0f}", 16, NORMAL, "rs")
         self.text_mm3(MARGIN - 3, y + 72, volumes_mm3["total"], 72, BRIGHT)
         y += 98
         self.shares(volumes_mm3, y)

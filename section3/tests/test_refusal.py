@@ -21,8 +21,8 @@ def _codes_in_the_programs() -> set[str]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call):
                 name = getattr(node.func, "id", getattr(node.func, "attr", ""))
-                arguments = {"Refusal": node.args[:1], "stop": node.args[1:2], "require_shown": node.args[1:2]}.get(name, [])
-                codes |= {argument.value for argument in arguments if isinstance(argument, ast.Constant)}
+                place = {"Refusal": 0, "stop": 1, "require_shown": 1}.get(name, len(node.args))
+                codes |= {one.value for one in node.args[place : place + 1] if isinstance(one, ast.Constant)}
             elif isinstance(node, ast.Constant) and re.fullmatch(r"geometry(-[a-z]+)+", str(node.value)):
                 codes.add(node.value)
     return codes
