@@ -136,7 +136,12 @@ def test_runs_with_different_tests_are_not_averaged(tiny_run, tmp_path, phantom_
 
 def start(*options: str) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, PROGRAM, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, PROGRAM, *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell that runs the tests in the background has switched Ctrl-C off for all that it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
