@@ -29,7 +29,7 @@ SECONDS_A_STUDY = 20
 MEMORY = 1 << 30
 
 NASTY_TEXTS = (
-    "$(touch /tmp/owned); `reboot` | rm -rf / #",
+    "$(touch owned); `reboot` | rm -rf / #",
     "<script>alert(1)</script><img src=x onerror=alert(1)>",
     "../../../../etc/passwd",
     "line\r\nbreak\x1b[2J\x00\x07",
