@@ -38,7 +38,7 @@ network: .venv/ready section1/out/curation.csv  ## section 2: make the shipped m
 	cp $$(ls -d $(RUNS)/combined/* | tail -n 1)/model.onnx section3/model/model.onnx
 
 section1/out/curation.csv: | .venv/ready
-	@test -d "$(DATA)/TrainingSet/images" || { echo "No data in $(DATA)/TrainingSet: run 'python data/get_data.py' (28 MB from the official archive) or set HIPPO_DATA to the folder that holds TrainingSet/." >&2; exit 1; }
+	@test -d "$(DATA)/TrainingSet/images" || { echo "No data in $(DATA)/TrainingSet: run '.venv/bin/python data/get_data.py' (28 MB from the official archive) or set HIPPO_DATA to the folder that holds TrainingSet/." >&2; exit 1; }
 	cd section1 && ../$(BIN)/python curation.py --data-root "$(abspath $(DATA))"
 
 clean:  ## remove the virtual environments
