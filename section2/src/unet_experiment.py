@@ -24,6 +24,7 @@ from volume_segmenter import VolumeSegmenter
 from volume_stats import Dice3d
 
 PICTURED = 3  # cases followed in TensorBoard
+STATEFUL = ("segmenter", "averaged", "optimizer", "schedule", "scaler")  # what a run needs to go on
 
 
 def choose_device(name: str) -> torch.device:
@@ -120,7 +121,8 @@ class UNetExperiment:
                 loss = segmentation_loss(scores, labels, self.config.dice_weight)
                 self.step(loss)
                 total += loss.detach()
-                bar.set_postfix(loss=f"{loss.item():.3f}") if not bar.disable else None
+                if not bar.disable:
+                    bar.set_postfix(loss=f"{loss.item():.3f}")
         return float(total) / len(self.batches)
 
     def step(self, loss: Tensor) -> None:
@@ -170,7 +172,7 @@ class UNetExperiment:
         if self.best_epoch() == len(self.history) - 1:
             weights = self.averaged.module.state_dict()
             self.write({"config": dataclasses.asdict(self.config), "weights": weights}, "best.pt")
-        state = {name: getattr(self, name).state_dict() for name in self.stateful()}
+        state = {name: getattr(self, name).state_dict() for name in STATEFUL}
         random = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             random["cuda"] = torch.cuda.get_rng_state()
@@ -189,13 +191,9 @@ class UNetExperiment:
         """Wall time of all epochs."""
         return round(sum(row["seconds"] for row in self.history), 1)
 
-    @staticmethod
-    def stateful() -> tuple[str, ...]:
-        return "segmenter", "averaged", "optimizer", "schedule", "scaler"
-
     def load_last(self) -> None:
         state = torch.load(self.folder / "last.pt", map_location=self.device, weights_only=True)
-        for name in self.stateful():
+        for name in STATEFUL:
             getattr(self, name).load_state_dict(state[name])
         self.history = state["history"]
         torch.set_rng_state(state["random"]["cpu"].cpu())

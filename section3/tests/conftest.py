@@ -13,7 +13,8 @@ import pytest
 from onnx import TensorProto, helper
 from pydicom.uid import EnhancedMRImageStorage
 
-from phantom import StudyHeader, write_series, write_study
+import archive
+from phantom import StudyHeader, make_phantom, write_series, write_study
 
 # What the threshold model sees as its classes. Each border lies halfway, where interpolation puts it.
 BACKGROUND, ANTERIOR, POSTERIOR = 300, 500, 100
@@ -57,6 +58,20 @@ def card() -> dict:
         "orientation": "RAS",
         "spacing_mm": 1.0,
     }
+
+
+@pytest.fixture
+def pauses(monkeypatch) -> list[float]:
+    """The pauses made so far by what is sent again; they take no time."""
+    made = []
+    monkeypatch.setattr(archive, "sleep", made.append)
+    return made
+
+
+@pytest.fixture
+def files(tmp_path) -> list[Path]:
+    """Three slices to send."""
+    return write_series(tmp_path / "files", make_phantom(0, shape=(20, 20, 3)).image)
 
 
 @pytest.fixture(scope="session")

@@ -1,14 +1,14 @@
 """What a send comes to, with archives that have other things than they said."""
 
 import copy
-from pathlib import Path
 
 import pydicom
 import pytest
 
 import archive
 from archive import ArchiveError, NotStoredError, attempt, send_to_archive
-from phantom import make_phantom, write_series
+
+pytestmark = pytest.mark.usefixtures("pauses")
 
 
 class Memory:
@@ -26,19 +26,6 @@ class Memory:
 
     def retrieve(self, sent):
         return self.change([copy.deepcopy(one) for one in self.held])
-
-
-@pytest.fixture(autouse=True)
-def pauses(monkeypatch) -> list[float]:
-    """The pauses made so far; they take no time."""
-    made = []
-    monkeypatch.setattr(archive, "sleep", made.append)
-    return made
-
-
-@pytest.fixture
-def files(tmp_path) -> list[Path]:
-    return write_series(tmp_path / "files", make_phantom(0, shape=(20, 20, 3)).image)
 
 
 def _edited(instances, **values):

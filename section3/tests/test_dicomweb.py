@@ -21,16 +21,10 @@ from dicom_series import consider_series, get_series_for_inference, list_files, 
 from dicomweb import DicomWebArchive, parse_url
 from phantom import make_phantom, write_series
 
+pytestmark = pytest.mark.usefixtures("pauses")
+
 LOCALHOST = "127.0.0.1"
 DICOM_JSON = {"Content-Type": "application/dicom+json"}
-
-
-@pytest.fixture(autouse=True)
-def pauses(monkeypatch) -> list[float]:
-    """The pauses made so far; they take no time."""
-    made = []
-    monkeypatch.setattr(archive, "sleep", made.append)
-    return made
 
 
 @pytest.fixture(autouse=True)

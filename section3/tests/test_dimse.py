@@ -16,7 +16,8 @@ from pydicom.uid import SecondaryCaptureImageStorage
 import archive
 from archive import SendOutcome, send_to_archive
 from dimse import DimseArchive
-from phantom import make_phantom, write_series
+
+pytestmark = pytest.mark.usefixtures("pauses")
 
 LOCALHOST = "127.0.0.1"
 ONLY_MR = r"""
@@ -36,19 +37,6 @@ PresentationContexts = MR
 def dcmtk(need_program) -> None:
     need_program("storescu")
     need_program("storescp")
-
-
-@pytest.fixture(autouse=True)
-def pauses(monkeypatch) -> list[float]:
-    """The pauses made so far; they take no time."""
-    made = []
-    monkeypatch.setattr(archive, "sleep", made.append)
-    return made
-
-
-@pytest.fixture
-def files(tmp_path) -> list[Path]:
-    return write_series(tmp_path / "files", make_phantom(0, shape=(20, 20, 3)).image)
 
 
 @pytest.fixture
