@@ -11,6 +11,7 @@ SCALE = 0.15  # each axis, at most
 SHIFT = 3.0  # voxels along each axis, at most
 ELASTIC = 1.2  # standard deviation of the control points' displacement, in voxels
 ELASTIC_SPACING = 12  # voxels between control points
+UNRESAMPLED = 0.25  # share of volumes moved by whole voxels only: interpolation blurs, and no test volume is blurred
 NOISE = 0.15  # largest standard deviation of added noise; the image's own is 1
 
 
@@ -42,7 +43,8 @@ def random_geometry(images: Tensor, labels: Tensor, window: tuple[int, ...]) -> 
     """The same random rotation, scaling, shift and elastic deformation for image and labels, seen through a window.
 
     images [N, X, Y, Z] float, labels [N, X, Y, Z] uint8 with 0, 1, 2 -> both [N, *window], around the middle; what
-    comes from outside is 0 in both. No flips: the set has one handedness, and the orientation is information.
+    comes from outside is 0 in both. Sizes differ from the window's by even numbers. The share UNRESAMPLED is shifted
+    by whole voxels alone. No flips: the set has one handedness, and the orientation is information.
     """
     count, *sizes = images.shape
     device = images.device
@@ -50,8 +52,10 @@ def random_geometry(images: Tensor, labels: Tensor, window: tuple[int, ...]) -> 
     axes = [torch.arange(size, device=device) - (size - 1) / 2 for size in window]
     voxels = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
     matrix = rotations(count, device) * (1 + uniform((count, 1, 3), SCALE, device))
-    where = torch.einsum("xyzj,nij->nxyzi", voxels, matrix) + uniform((count, 1, 1, 1, 3), SHIFT, device)
-    grid = ((where + elastic_field(count, window, device)) / half).flip(-1)
+    shift = uniform((count, 1, 1, 1, 3), SHIFT, device)
+    deformed = torch.einsum("xyzj,nij->nxyzi", voxels, matrix) + shift + elastic_field(count, window, device)
+    unresampled = (torch.rand((count, 1, 1, 1, 1)) < UNRESAMPLED).to(device)
+    grid = (torch.where(unresampled, voxels + shift.round(), deformed) / half).flip(-1)
     # The structures go through the same linear interpolation as the image: smoother borders than nearest voxels.
     stack = torch.stack([images, (labels == 1).to(images.dtype), (labels == 2).to(images.dtype)], dim=1)
     image, anterior, posterior = functional.grid_sample(stack, grid, align_corners=True).unbind(dim=1)

@@ -11,7 +11,7 @@ def setting(default, reason: str):
     return dataclasses.field(default=default, metadata={"help": reason})
 
 
-NETWORK = {"dims", "context", "filters", "depth", "kernel_size", "norm"}  # what weights fit into
+NETWORK = {"dims", "context", "plane", "filters", "depth", "kernel_size", "norm"}  # what weights fit into
 
 
 @dataclasses.dataclass
@@ -23,6 +23,7 @@ class Config:
     context: int = setting(
         5, "neighbouring coronal slices seen at once (odd); more shows the third dimension at no cost"
     )
+    plane: str = setting("coronal", "of the slices: coronal, sagittal or axial")
     filters: int = setting(16, "channels of the first level, doubled at each; 64 is the classic 31 M parameter network")
     depth: int = setting(4, "poolings; 4 let the bottom see the whole crop")
     kernel_size: int = setting(3, "of all convolutions")
@@ -46,6 +47,7 @@ class Config:
     folds: int = setting(
         0, "cross-validation by person with so many folds, then a model trained on everybody; 0: one split"
     )
+    only_fold: int = setting(0, "train and test this fold alone, of so many as `folds` says; 0: all of them")
     name: str = setting("hippovolume", "of the model, in its card")
     version: str = setting("1.0.0", "of the model, in its card")
     fine_tune: str = ""  # the model whose weights were the start; has an option of its own
@@ -55,6 +57,7 @@ class Config:
         allowed = {
             "dims": self.dims in (2, 3),
             "context": self.context > 0 and self.context % 2 == 1,
+            "plane": self.plane in ("coronal", "sagittal", "axial"),
             "filters": self.filters > 0,
             "depth": self.depth > 0,
             "kernel_size": self.kernel_size > 0 and self.kernel_size % 2 == 1,
@@ -66,6 +69,7 @@ class Config:
             "device": self.device in ("auto", "cpu", "cuda"),
             "test_share": 0 <= self.test_share < 1,
             "folds": self.folds == 0 or self.folds >= 2,
+            "only_fold": 0 <= self.only_fold <= self.folds,
             "validation_share": 0 <= self.validation_share < 1 - self.test_share,
         }
         for name, ok in allowed.items():

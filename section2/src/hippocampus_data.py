@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from augmentation import augment
-from volume_segmenter import normalise
+from config import Config
+from volume_segmenter import normalise, slices_along
 
 SUFFIXES = (".nii", ".nii.gz")
 SPACING_TOLERANCE = 0.01  # mm off the expected 1 mm
@@ -151,17 +152,19 @@ def split_of(names: list[str], test: list[str], validation: list[str]) -> Split:
 
 
 class SlicesDataset(Dataset):
-    """Coronal slices with their neighbours as channels, out of volumes that are augmented anew each epoch.
+    """Slices with their neighbours as channels, out of volumes that are augmented anew each epoch.
 
     The volumes are normalised once and laid into the middle of one common shape, so that an epoch's augmentation is a
     few calls over batches of whole volumes (three-dimensional, then sliced) and a batch of slices is one indexing.
     Augmented volumes are seen through a window of the median size: the largest would mostly add empty voxels.
-    With `dims` 3 the items are whole volumes.
+    With `dims` 3 the items are whole volumes. Volumes lie as `slices_along` turns them: the sliced axis is the second.
     """
 
-    def __init__(self, cases: list[Case], dims: int, context: int, multiple: int, device: torch.device):
-        self.dims, self.context = dims, context
-        sizes = np.array([case.image.shape for case in cases])
+    def __init__(self, cases: list[Case], config: Config, multiple: int, device: torch.device):
+        self.dims, self.context = dims, context = config.dims, config.context
+        plane = config.plane if dims == 2 else "coronal"
+        volumes = [[slices_along(plane, torch.from_numpy(v)) for v in (case.image, case.labels)] for case in cases]
+        sizes = np.array([image.shape for image, _ in volumes])
         shape, window = (-(-size // multiple) * multiple for size in (sizes.max(axis=0), np.median(sizes, axis=0)))
         if dims == 2:
             shape[1] = window[1] = sizes[:, 1].max() + context - 1  # all slices, with neighbours for the outermost
@@ -169,11 +172,11 @@ class SlicesDataset(Dataset):
         self.images = torch.zeros((len(cases), *shape), device=device)
         self.labels = torch.zeros((len(cases), *shape), dtype=torch.uint8, device=device)
         self.items = []
-        for n, case in enumerate(cases):
-            start = (shape - case.image.shape) // 2
-            inside = tuple(slice(a, a + size) for a, size in zip(start, case.image.shape, strict=True))
-            self.images[n][inside] = normalise(torch.from_numpy(case.image)).to(device)
-            self.labels[n][inside] = torch.from_numpy(case.labels).to(device)
+        for n, (image, labels) in enumerate(volumes):
+            start = (shape - image.shape) // 2
+            inside = tuple(slice(a, a + size) for a, size in zip(start, image.shape, strict=True))
+            self.images[n][inside] = normalise(image).to(device)
+            self.labels[n][inside] = labels.to(device)
             self.items += [(n, y) for y in range(inside[1].start, inside[1].stop)] if dims == 2 else [(n, 0)]
         self.shown_images, self.shown_labels = self.images, self.labels
 

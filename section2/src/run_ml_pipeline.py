@@ -40,12 +40,16 @@ def run_pipeline(config: Config, root: Path, cases: list[Case], folder: Path) ->
         return
     tested, scores, labels = [], [], []
     for n, split in enumerate(fold_splits(names, config.folds, config.validation_share, config.seed), start=1):
+        if config.only_fold not in (0, n):
+            continue
         print(f"fold {n} of {config.folds}")
         found = train_and_test(config, cases, split, made(folder / f"fold_{n}"), data)
         tested, labels = tested + found[0], labels + found[2]
         scores.append(found[1])
     facts = {"protocol": f"{config.folds} folds {HELD_OUT}, pooled", "config": dataclasses.asdict(config), "data": data}
     report = write_report(folder, tested, scores, labels, facts)
+    if config.only_fold:
+        return
     print("the model for use: trained on everybody")
     train_and_test(config, cases, Split(names, [], []), made(folder / "all"), data, report)
 

@@ -81,7 +81,7 @@ class UNetExperiment:
     def prepare(self) -> None:
         """Makes the training slices, the optimizer and its schedule, and continues from `last.pt` if there is one."""
         config = self.config
-        self.slices = SlicesDataset(self.train_cases, config.dims, config.context, self.segmenter.multiple, self.device)
+        self.slices = SlicesDataset(self.train_cases, config, self.segmenter.multiple, self.device)
         self.batches = DataLoader(self.slices, config.batch_size, shuffle=True, collate_fn=lambda batch: batch)
         self.optimizer = torch.optim.AdamW(
             self.segmenter.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay

@@ -26,8 +26,13 @@ def normalise(volume: Tensor) -> Tensor:
     return centred / (centred.square().mean().sqrt() + 1e-6 * (high.abs() + 1e-6))
 
 
-def coronal_slices(volume: Tensor, context: int) -> Tensor:
-    """[X, Y, Z] -> [Y, context, X, Z]: each coronal slice with its neighbours as channels, zeros beyond the ends."""
+def slices_along(plane: str, volumes: Tensor) -> Tensor:
+    """[..., X, Y, Z] with the axis that `plane` counts its slices along swapped into the middle; its own inverse."""
+    return volumes.swapaxes({"sagittal": -3, "coronal": -2, "axial": -1}[plane], -2)
+
+
+def neighbouring_slices(volume: Tensor, context: int) -> Tensor:
+    """[A, S, B] -> [S, context, A, B]: each slice with its neighbours as channels, zeros beyond the ends."""
     count = volume.shape[1]
     padded = functional.pad(volume, (0, 0, context // 2, context // 2))
     return torch.stack([padded[:, k : k + count] for k in range(context)]).permute(2, 0, 1, 3)
@@ -43,6 +48,7 @@ class VolumeSegmenter(nn.Module):
         super().__init__()
         self.dims = config.dims
         self.context = config.context
+        self.plane = config.plane
         self.multiple = 2**config.depth
         self.network = UNet(
             in_channels=config.context if config.dims == 2 else 1,
@@ -54,14 +60,18 @@ class VolumeSegmenter(nn.Module):
         )
 
     def forward(self, volume: Tensor) -> Tensor:
+        found = self.by_slices if self.dims == 2 else self.at_once
+        return found(normalise(volume))
+
+    def by_slices(self, volume: Tensor) -> Tensor:
+        sliced = slices_along(self.plane, volume)
+        a, s, b = sliced.shape
+        scores = self.network(self.pad(neighbouring_slices(sliced, self.context)))
+        return slices_along(self.plane, scores.softmax(dim=1).permute(1, 2, 0, 3)[:, :a, :s, :b])
+
+    def at_once(self, volume: Tensor) -> Tensor:
         x, y, z = volume.shape
-        if self.dims == 2:
-            inputs = self.pad(coronal_slices(normalise(volume), self.context))
-            probabilities = self.network(inputs).softmax(dim=1).permute(1, 2, 0, 3)
-        else:
-            inputs = self.pad(normalise(volume)[None, None])
-            probabilities = self.network(inputs).softmax(dim=1)[0]
-        return probabilities[:, :x, :y, :z]
+        return self.network(self.pad(volume[None, None])).softmax(dim=1)[0, :, :x, :y, :z]
 
     def pad(self, inputs: Tensor) -> Tensor:
         """Zeros at the far end of each of the last `dims` axes, up to what the poolings can halve."""

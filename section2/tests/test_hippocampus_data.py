@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from config import Config
 from hippocampus_data import (
     DataError,
     LoadHippocampusData,
@@ -99,7 +100,7 @@ def test_holding_out_everybody_is_refused():
 @pytest.mark.parametrize("context", [1, 5])
 def test_slices_are_those_of_the_volumes(phantom_set, context):
     cases = LoadHippocampusData(phantom_set, max_workers=0)[:3]
-    slices = SlicesDataset(cases, dims=2, context=context, multiple=16, device=torch.device("cpu"))
+    slices = SlicesDataset(cases, Config(context=context), multiple=16, device=torch.device("cpu"))
     assert len(slices) == sum(case.image.shape[1] for case in cases)
     inputs, labels = slices.__getitems__(list(range(len(slices))))
     assert inputs.shape[1] == context and inputs.shape[2] % 16 == inputs.shape[3] % 16 == 0
@@ -112,7 +113,7 @@ def test_slices_are_those_of_the_volumes(phantom_set, context):
 
 def test_augmentation_is_new_each_time_and_starts_from_the_original(phantom_set):
     cases = LoadHippocampusData(phantom_set, max_workers=0)[:2]
-    slices = SlicesDataset(cases, dims=3, context=1, multiple=8, device=torch.device("cpu"))
+    slices = SlicesDataset(cases, Config(dims=3), multiple=8, device=torch.device("cpu"))
     original = slices.images.clone()
     slices.augment()
     first = slices.__getitems__([0, 1])[0].clone()

@@ -4,7 +4,7 @@ from torch.nn import functional
 
 from config import Config
 from recursive_unet import UNet, UnetSkipConnectionBlock
-from volume_segmenter import VolumeSegmenter, coronal_slices, normalise
+from volume_segmenter import VolumeSegmenter, neighbouring_slices, normalise
 
 
 def parameters(module: torch.nn.Module) -> int:
@@ -57,7 +57,7 @@ def test_a_constant_volume_becomes_zeros(value):
 
 def test_each_slice_sees_its_neighbours():
     volume = torch.arange(4).float()[None, :, None].expand(2, 4, 3)  # the value is the slice's number
-    slices = coronal_slices(volume, context=3)
+    slices = neighbouring_slices(volume, context=3)
     assert slices.shape == (4, 3, 2, 3)
     assert slices[:, :, 0, 0].tolist() == [[0, 0, 1], [0, 1, 2], [1, 2, 3], [2, 3, 0]]
 
