@@ -10,6 +10,7 @@ import dataclasses
 import json
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from config import Config
@@ -27,9 +28,7 @@ def combine(runs: list[Path], root: Path, cases: list[Case], folder: Path) -> No
     configs = [Config.load(run / "config.json") for run in runs]
     folds = configs[0].folds
     tested, scores, labels = [], [], []
-    for part in [f"fold_{n + 1}" for n in range(folds)] or ["."]:
-        held_out = common_test([run / part for run in runs], cases)
-        models = [ExportedModel(run / part / "model.onnx") for run in runs]
+    for held_out, models in tested_parts(runs, cases):
         of_part, found = run_test(models, held_out)
         tested, labels = tested + held_out, labels + found
         scores.append(of_part)
@@ -46,6 +45,18 @@ def combine(runs: list[Path], root: Path, cases: list[Case], folder: Path) -> No
     averaged = AveragedSegmenter([load_best(run)[1] for run in final])
     export_model(averaged, folder / "model.onnx", make_card(configs[0], training, report))
     print(f"model: {folder / 'model.onnx'}")
+
+
+def tested_parts(runs: list[Path], cases: list[Case]) -> Iterator[tuple[list[Case], list[ExportedModel]]]:
+    """The test cases of each fold (or of the one split), and the model of each run that did not see them.
+
+    Raises DataError where the runs were not tested on the same.
+    """
+    config = Config.load(runs[0] / "config.json")
+    folds = [config.only_fold] if config.only_fold else range(1, config.folds + 1)
+    for part in [f"fold_{n}" for n in folds] or ["."]:
+        folders = [run / part for run in runs]
+        yield common_test(folders, cases), [ExportedModel(folder / "model.onnx") for folder in folders]
 
 
 def common_test(runs: list[Path], cases: list[Case]) -> list[Case]:

@@ -1,15 +1,17 @@
 """Figures of a run: what the network sees and finds, how it learned, how its volumes agree with the labels."""
 
+import csv
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy import ndimage
+from matplotlib.lines import Line2D
 
 COLOURS = {"anterior": "#E69F00", "posterior": "#56B4E9"}  # told apart by colour-blind readers too
 RGB = np.array([[0, 0, 0], [230, 159, 0], [86, 180, 233]], np.uint8)
 ZOOM = 4
+
+VERDICT_COLOURS = {"better": "#0072B2", "worse": "#D55E00", "inside the noise": "0.6"}
 
 
 def grey(image: np.ndarray) -> np.ndarray:
@@ -47,81 +49,129 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def learning_curves(history: list[dict], path: Path) -> None:
-    """Losses and validation Dice by epoch."""
-    figure = Figure(figsize=(10, 3.6))
+    """Losses and validation Dice of a run by epoch."""
+    draw_histories([history], path)
+
+
+def learning_curves_of_folds(tables: list[Path], path: Path) -> None:
+    """The same of all folds, out of their history.csv."""
+    histories = []
+    for table in tables:
+        with table.open(newline="") as file:
+            histories.append([{key: float(v) for key, v in row.items()} for row in csv.DictReader(file)])
+    draw_histories(histories, path)
+
+
+def draw_histories(histories: list[list[dict]], path: Path) -> None:
+    """Each run's curves thin, their mean thick; all have as many epochs."""
+    figure = Figure(figsize=(11, 3.8))
     losses, dice = figure.subplots(1, 2)
-    epochs = [row["epoch"] + 1 for row in history]
-    losses.plot(epochs, [row["train_loss"] for row in history], color="0.2", label="training (augmented; CE + Dice)")
-    if "dice" in history[0]:
-        losses.plot(epochs, [row["validation_loss"] for row in history], color="#CC79A7", label="validation (CE)")
-        for structure, colour in COLOURS.items():
-            dice.plot(epochs, [row[f"dice_{structure}"] for row in history], color=colour, label=structure)
-        dice.legend(loc="lower right")
+    epochs = [row["epoch"] + 1 for row in histories[0]]
+    curves = [(losses, "train_loss", "0.2", "training (augmented; CE + Dice)")]
+    if "dice" in histories[0][0]:
+        curves.append((losses, "validation_loss", "#CC79A7", "validation (CE)"))
+        curves += [(dice, f"dice_{structure}", colour, structure) for structure, colour in COLOURS.items()]
+    for panel, column, colour, label in curves:
+        values = np.array([[row[column] for row in history] for history in histories])
+        panel.plot(epochs, values.T, color=colour, alpha=0.35, linewidth=0.8)
+        panel.plot(epochs, values.mean(axis=0), color=colour, label=f"{label}, ends at {values[:, -1].mean():.3f}")
+        panel.legend(fontsize=9)
     dice.set(xlabel="epoch", ylabel="validation Dice", ylim=(0.5, 1))
     losses.set(xlabel="epoch", ylabel="loss", ylim=(0, None))
-    losses.legend()
     save(figure, path)
 
 
 def bland_altman(scores: list[dict], path: Path) -> None:
-    """Difference against mean of found and true volume, by structure, with bias and 95 % limits of agreement."""
-    figure = Figure(figsize=(13, 4))
-    panels = figure.subplots(1, 3)
+    """Difference against mean of found and true volume, by structure, with bias, 95 % limits of agreement and trend.
+
+    Bland and Altman, "Measuring agreement in method comparison studies", Stat. Methods Med. Res. 8:135-160, 1999.
+    A falling trend means that small structures come out too large and large ones too small.
+    """
+    figure = Figure(figsize=(13, 4.4))
+    panels = figure.subplots(1, 3, sharey=True)
     for panel, structure in zip(panels, ("anterior", "posterior", "whole"), strict=True):
         found, true = (np.array([s[structure][m] for s in scores]) for m in ("volume_mm3", "true_volume_mm3"))
-        difference = found - true
+        mean, difference = (found + true) / 2, found - true
         bias, spread = difference.mean(), 1.96 * difference.std(ddof=1) if len(scores) > 1 else 0.0
-        panel.scatter((found + true) / 2, difference, s=14, color=COLOURS.get(structure, "0.3"), alpha=0.8)
+        panel.scatter(mean, difference, s=14, color=COLOURS.get(structure, "0.3"), alpha=0.8)
+        panel.axhline(0, color="0.8", linewidth=1, zorder=0)
         for level, style in ((bias, "-"), (bias - spread, "--"), (bias + spread, "--")):
             panel.axhline(level, color="0.2", linestyle=style, linewidth=1)
-        panel.axhline(0, color="0.8", linewidth=1, zorder=0)
-        panel.set_title(f"{structure}: {bias:+.0f} mm³, limits ± {spread:.0f} mm³ (n = {len(scores)})", fontsize=10)
+            panel.text(1.01, level, f"{level:+.0f}", transform=panel.get_yaxis_transform(), fontsize=8, va="center")
+        percent = np.nanmean([s[structure]["volume_error_percent"] for s in scores])
+        title = f"{structure}: bias {bias:+.0f} mm³ ({percent:+.1f} %), 95 % limits ± {spread:.0f}"
+        if len(set(mean)) > 1:
+            slope, height = np.polyfit(mean, difference, 1)
+            ends = np.array([mean.min(), mean.max()])
+            panel.plot(ends, slope * ends + height, color="0.2", linestyle=":", linewidth=1.5)
+            title += f"\ntrend {100 * slope:+.0f} mm³ for each 100 mm³ more (dotted)"
+        panel.set_title(title, fontsize=9)
         panel.set_xlabel("mean of model and label, mm³")
-    panels[0].set_ylabel("model minus label, mm³")
+    panels[0].set_ylabel(f"model minus label, mm³ (n = {len(scores)})")
     save(figure, path)
 
 
 def dice_by_volume(scores: list[dict], path: Path) -> None:
-    """Every volume's Dice of both structures, from worst to best."""
-    figure = Figure(figsize=(10, 3.6))
-    panel = figure.subplots()
+    """Every volume's Dice of both structures: from worst to best, and against the size of the label."""
+    figure = Figure(figsize=(13, 4))
+    ranked, sized = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
     order = np.argsort([s["anterior"]["dice"] + s["posterior"]["dice"] for s in scores])
     for structure, colour in COLOURS.items():
         values = np.array([s[structure]["dice"] for s in scores])
-        panel.plot(values[order], "o", markersize=4, color=colour, label=f"{structure}, mean {values.mean():.3f}")
-        panel.axhline(values.mean(), color=colour, linewidth=1)
-    panel.set(xlabel="held-out volumes, worst to best", ylabel="Dice")
-    panel.legend(loc="lower right")
+        ranked.plot(values[order], "o", markersize=4, color=colour, label=f"{structure}, mean {values.mean():.3f}")
+        ranked.axhline(values.mean(), color=colour, linewidth=1)
+        sized.plot([s[structure]["true_volume_mm3"] for s in scores], values, "o", markersize=4, color=colour)
+    ranked.set(xlabel="held-out volumes, worst to best", ylabel="Dice")
+    ranked.legend(loc="lower right")
+    sized.set(xlabel="volume of the structure's label, mm³")
+    figure.tight_layout()
     save(figure, path)
 
 
-def draw_case(axes: list[Axes], image: np.ndarray, labels: np.ndarray, found: np.ndarray, title: str) -> None:
-    """Label (dashed) and model (solid) on a coronal slice through each structure and on the richest sagittal one."""
-    x = int((labels > 0).sum(axis=(1, 2)).argmax())
-    planes = [(slice(None), richest_slice(labels, 1)), (slice(None), richest_slice(labels, 2)), (x,)]
-    for axis, where in zip(axes, planes, strict=True):
-        axis.imshow(grey(image)[where].T, cmap="gray", origin="lower", interpolation="nearest")
-        for mask, style in ((labels, "--"), (found, "-")):
-            for value, colour in enumerate(COLOURS.values(), start=1):
-                inside = (mask[where] == value).T.astype(float)
-                if inside.any():
-                    smooth = ndimage.zoom(np.pad(inside, 1), 8, order=0, grid_mode=True, mode="grid-constant")
-                    edge = np.arange(smooth.shape[0]) / 8 - 1.5 + 1 / 16, np.arange(smooth.shape[1]) / 8 - 1.5 + 1 / 16
-                    axis.contour(edge[1], edge[0], smooth, [0.5], colors=colour, linestyles=style, linewidths=1.3)
-        width, height = image[where].shape
-        axis.set(xticks=[], yticks=[], xlim=(-0.5, width - 0.5), ylim=(-0.5, height - 0.5))
-    axes[0].set_title(title, fontsize=9, loc="left")
+def forest(differences: list, titles: dict[str, tuple[int, str]], title: str, path: Path) -> None:
+    """Differences (compare_runs.Difference) with their intervals, a panel a measure; `titles`: better way and title."""
+    structures, runs = (list(dict.fromkeys(getattr(d, key) for d in differences)) for key in ("structure", "run"))
+    heights = {
+        (structure, run): -(n * (len(runs) + 0.6) + k)
+        for n, structure in enumerate(structures)
+        for k, run in enumerate(runs)
+    }
+    figure = Figure(figsize=(13, 1.8 + 0.35 * len(heights)))
+    panels = figure.subplots(1, len(titles), sharey=True)
+    for panel, (measure, (sign, name)) in zip(panels, titles.items(), strict=True):
+        panel.axvline(0, color="0.4", linewidth=1, zorder=0)
+        for d in (d for d in differences if d.measure == measure):
+            y, colour = heights[d.structure, d.run], VERDICT_COLOURS[d.verdict]
+            panel.plot([d.low, d.high], [y, y], color=colour, linewidth=2)
+            panel.plot(d.mean, y, "o", color=colour, markersize=7)
+        panel.set_title(f"{name}\n{'← worse    better →' if sign > 0 else '← better    worse →'}", fontsize=10)
+        panel.margins(x=0.15)
+    labels = [f"{structure}: {run}" for structure, run in heights]
+    panels[0].set_yticks(list(heights.values()), labels)
+    panels[0].set_ylim(min(heights.values()) - 0.7, 0.7)
+    handles = [Line2D([], [], color=c, marker="o", linewidth=2, label=v) for v, c in VERDICT_COLOURS.items()]
+    figure.legend(handles=handles, loc="lower center", ncols=3, frameon=False)
+    figure.suptitle(title, fontsize=10)
+    figure.tight_layout(rect=(0, 0.35 / figure.get_figheight(), 1, 1))
+    save(figure, path)
 
 
-def best_and_worst(cases: list, scores: list[dict], labels: list[np.ndarray], path: Path, count: int = 3) -> None:
-    """The `count` worst and best held-out cases by whole Dice."""
-    order = np.argsort([s["whole"]["dice"] for s in scores])
-    chosen = [*order[:count], *order[-count:][::-1]] if len(order) >= 2 * count else list(order)
-    figure = Figure(figsize=(9, 2.6 * len(chosen)))
-    rows = figure.subplots(len(chosen), 3, squeeze=False)
-    for axes, n in zip(rows, chosen, strict=True):
-        dice = ", ".join(f"{s} {scores[n][s]['dice']:.3f}" for s in ("anterior", "posterior", "whole"))
-        draw_case(axes, cases[n].image, cases[n].labels, labels[n], f"{cases[n].name}: Dice {dice}")
-    figure.suptitle("label dashed, model solid; coronal through each structure, sagittal", fontsize=9, y=0.995)
+def agreement(first: list[dict], second: list[dict], both: list[dict], path: Path) -> None:
+    """Dice between two models against their mean Dice with the label, a point a volume, a panel a structure."""
+    figure = Figure(figsize=(13, 4.8))
+    panels = figure.subplots(1, 3, sharex=True, sharey=True)
+    for panel, structure in zip(panels, ("anterior", "posterior", "whole"), strict=True):
+        one, other, mutual = (np.array([s[structure]["dice"] for s in scores]) for scores in (first, second, both))
+        label = (one + other) / 2
+        panel.scatter(label, mutual, s=14, color=COLOURS.get(structure, "0.3"), alpha=0.8)
+        panel.axline((0.9, 0.9), slope=1, color="0.2", linewidth=1)
+        share = (mutual > label).mean()
+        panel.set_title(
+            f"{structure}: with label {label.mean():.3f}, with each other {mutual.mean():.3f}\n"
+            f"in {share:.0%} of the volumes the models are closer to each other (above the line)",
+            fontsize=9,
+        )
+        panel.set_xlabel("Dice of model and label (mean of both models)")
+    panels[0].set_ylabel("Dice between the models")
     figure.tight_layout()
     save(figure, path)

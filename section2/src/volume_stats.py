@@ -3,7 +3,7 @@
 import csv
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -88,17 +88,30 @@ def score_volume(name: str, found: np.ndarray, true: np.ndarray, spacing: tuple[
 
 
 def summarise(scores: list[dict]) -> dict:
-    """{structure: {measure: {mean, sd, se, min, max, n}}} over volumes; n counts those where it is defined."""
+    """{structure: {measure: {mean, sd, min, max, n}}} over volumes; n counts those where it is defined."""
 
     def spread(values: Iterable[float]) -> dict[str, float]:
         v = np.array([x for x in values if math.isfinite(x)])
         if not v.size:
             return {"n": 0}
         sd = float(v.std(ddof=1)) if v.size > 1 else math.nan
-        figures = {"mean": v.mean(), "sd": sd, "se": sd / math.sqrt(v.size), "min": v.min(), "max": v.max()}
+        figures = {"mean": v.mean(), "sd": sd, "min": v.min(), "max": v.max()}
         return {key: float(value) for key, value in figures.items() if math.isfinite(value)} | {"n": v.size}
 
     return {s: {m: spread(score[s][m] for score in scores) for m in scores[0][s]} for s in STRUCTURES}
+
+
+def standard_error(values: Sequence[float], persons: Sequence[str]) -> float:
+    """Of the mean over volumes, whose `persons` say which belong together; NaN for a single person.
+
+    The two hippocampi of a person are alike, so SD / sqrt(volumes) would be too small. Cluster-robust estimator of
+    Liang and Zeger, "Longitudinal data analysis using generalized linear models", Biometrika 73:13-22, 1986.
+    """
+    names, person = np.unique(persons, return_inverse=True)
+    if len(names) < 2:
+        return math.nan
+    deviations = np.bincount(person, np.asarray(values) - np.mean(values))
+    return math.sqrt(len(names) / (len(names) - 1) * float((deviations**2).sum())) / len(values)
 
 
 def write_scores(folder: Path, stem: str, scores: list[dict], facts: dict) -> dict:
@@ -107,14 +120,17 @@ def write_scores(folder: Path, stem: str, scores: list[dict], facts: dict) -> di
     (folder / f"{stem}.json").write_text(json.dumps(report, indent=2) + "\n")
     with (folder / f"{stem}.csv").open("w", newline="") as file:
         table = csv.writer(file)
-        table.writerow(["name", *(f"{s}_{m}" for s in STRUCTURES for m in scores[0][s])])
-        table.writerows([score["name"], *(v for s in STRUCTURES for v in score[s].values())] for score in scores)
+        facts_of_volume = [key for key in scores[0] if key not in STRUCTURES]
+        table.writerow([*facts_of_volume, *(f"{s}_{m}" for s in STRUCTURES for m in scores[0][s])])
+        for score in scores:
+            measures = (v for s in STRUCTURES for v in score[s].values())
+            table.writerow([*(score[key] for key in facts_of_volume), *measures])
     return report
 
 
 def table(summary: dict) -> str:
-    """The summary's main figures as lines for a terminal."""
-    lines = [f"{'':10}{'Dice':>14}{'HD95 mm':>14}{'ASD mm':>14}{'|volume error| %':>20}{'bias %':>16}"]
+    """The summary's main figures as lines for a terminal: mean ± standard deviation over volumes."""
+    lines = [f"{'mean ± SD':10}{'Dice':>14}{'HD95 mm':>14}{'ASD mm':>14}{'|volume error| %':>20}{'bias %':>16}"]
     measures = ["dice", "hd95_mm", "asd_mm", "absolute_volume_error_percent", "volume_error_percent"]
     for structure, found in summary.items():
         cells = [found[m] for m in measures]

@@ -5,7 +5,16 @@ import math
 import numpy as np
 import pytest
 
-from volume_stats import Dice3d, Jaccard3d, score_structure, score_volume, summarise, surface_distances, write_scores
+from volume_stats import (
+    Dice3d,
+    Jaccard3d,
+    score_structure,
+    score_volume,
+    standard_error,
+    summarise,
+    surface_distances,
+    write_scores,
+)
 
 
 def cube(start: int, size: int = 10) -> np.ndarray:
@@ -96,3 +105,10 @@ def test_what_is_undefined_is_not_averaged():
     summary = summarise(scores)
     assert summary["anterior"]["hd95_mm"] == {"mean": 0, "min": 0, "max": 0, "n": 1}
     assert summary["anterior"]["dice"]["n"] == 2
+
+
+def test_the_standard_error_counts_persons():
+    values = np.array([0.7, 0.8, 0.9, 0.95])
+    assert standard_error(values, list("abcd")) == pytest.approx(values.std(ddof=1) / 2)  # all apart: the usual one
+    assert standard_error(values.repeat(2), list("aabbccdd")) == pytest.approx(values.std(ddof=1) / 2)
+    assert math.isnan(standard_error(values, list("aaaa")))

@@ -1,0 +1,77 @@
+"""What the labels allow: do two models agree with each other more than either agrees with the labels?
+
+    python agreement.py RUN RUN [--names NAME NAME] [--figure FILE.png]
+
+Each volume is segmented by both runs' models that did not see its person. Where two models of different kind agree, and
+the label does not, a better score on these labels is not to be had. It is no proof that the models are right: both
+learned from labels of the same hands.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import figures
+from combine_runs import tested_parts
+from held_out_test import run_test
+from hippocampus_data import Case, DataError, LoadHippocampusData, person_of
+from run_ml_pipeline import CURATED
+from volume_stats import STRUCTURES, score_volume, standard_error
+
+
+def agreements(runs: list[Path], cases: list[Case]) -> list[list[dict]]:
+    """Scores of the first run against the labels, of the second, and of the first against the second, by volume."""
+    of_first, of_second, of_both = [], [], []
+    for held_out, models in tested_parts(runs, cases):
+        (first, labels), (second, other_labels) = (run_test([model], held_out) for model in models)
+        of_first, of_second = of_first + first, of_second + second
+        pairs = zip(held_out, labels, other_labels, strict=True)
+        of_both += [score_volume(case.name, one, other) for case, one, other in pairs]
+    return [of_first, of_second, of_both]
+
+
+def dice(scores: list[dict], structure: str) -> np.ndarray:
+    return np.array([score[structure]["dice"] for score in scores])
+
+
+def table(names: list[str], found: list[list[dict]]) -> str:
+    """A Markdown table of mean Dice with its standard error over persons."""
+    persons = [person_of(score["name"]) for score in found[0]]
+    lines = [f"| Dice ± SE | {' | '.join(STRUCTURES)} |", "| --- " * (1 + len(STRUCTURES)) + "|"]
+    for name, scores in zip(names, found, strict=True):
+        values = (dice(scores, s) for s in STRUCTURES)
+        lines.append(f"| {name} | {' | '.join(f'{v.mean():.4f} ± {standard_error(v, persons):.4f}' for v in values)} |")
+    with np.errstate(invalid="ignore"):  # models that find nothing anywhere have no correlation: nan
+        alike = [np.corrcoef(dice(found[0], s), dice(found[1], s))[0, 1] for s in STRUCTURES]
+    lines.append(f"| correlation of the first two | {' | '.join(f'{r:.2f}' for r in alike)} |")
+    return "\n".join(lines)
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", type=Path, nargs=2, metavar="RUN", help="folder of a finished run, same data and folds")
+    parser.add_argument("--names", nargs=2, metavar="NAME", help="what to call the runs (their folders)")
+    parser.add_argument("--data-root", type=Path, default=CURATED, help="with images/ and labels/ (section1/out)")
+    parser.add_argument("--figure", type=Path, metavar="FILE", help="also draw every volume, PNG or SVG")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = arguments().parse_args(argv)
+    first, second = args.names or map(str, args.runs)
+    try:
+        found = agreements(args.runs, LoadHippocampusData(args.data_root))
+        print(f"{len(found[0])} volumes of {len({person_of(score['name']) for score in found[0]})} persons\n")
+        print(table([f"{first} and label", f"{second} and label", f"{first} and {second}"], found))
+        if args.figure:
+            figures.agreement(*found, args.figure)
+    except (DataError, ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
