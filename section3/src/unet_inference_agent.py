@@ -42,7 +42,7 @@ class UNetInferenceAgent:
     def __init__(self, model_path: Path, threads: int = 1):
         try:
             content = Path(model_path).read_bytes()
-            self._session = onnxruntime.InferenceSession(content, _options(threads), ["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(content, session_options(threads), ["CPUExecutionProvider"])
         except OSError as error:
             raise Refusal("bad-model", f"model {model_path} cannot be read: {error.strerror}") from error
         except _LOAD_ERRORS as error:
@@ -92,7 +92,8 @@ class UNetInferenceAgent:
         return self.single_volume_inference(volume).argmax(axis=0).astype(np.uint8)
 
 
-def _options(threads: int) -> onnxruntime.SessionOptions:
+def session_options(threads: int) -> onnxruntime.SessionOptions:
+    """How the agent opens its session; the benchmark of runtimes varies it."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
