@@ -107,11 +107,14 @@ def best_and_worst(cases: list[Case], scores: list[dict], labels: list[np.ndarra
         draw_case(axes, cases[n].image, labels[n], cases[n].labels)
         words.text(0, 0.5, account(scores[n], labels[n], cases[n].labels), transform=words.transAxes, va="center")
         words.set_axis_off()
-    for axis, title in zip(
-        rows[0], ("sagittal, front to the right", "worst first, then best", "posterior", "anterior"), strict=False
-    ):
+    for axis, title in zip(rows[0], ("sagittal, front to the right", "", "posterior", "anterior"), strict=False):
         axis.set_title(title, fontsize=10)
     meaning = {LABEL: "label", MODEL: "model", SWAPPED: "in both, as another structure"}
-    figure.legend(handles=[Patch(color=c, label=m) for c, m in meaning.items()], loc="upper center", ncols=3)
-    figure.subplots_adjust(0.01, 0.01, 0.99, 1 - 0.7 / figure.get_figheight(), wspace=0.03, hspace=0.05)
+    figure.legend(
+        handles=[Patch(color=c, label=m) for c, m in meaning.items()],
+        loc="upper center",
+        ncols=3,
+        title="the worst cases first, then the best",
+    )
+    figure.subplots_adjust(0.01, 0.01, 0.99, 1 - 0.9 / figure.get_figheight(), wspace=0.03, hspace=0.05)
     save(figure, path)

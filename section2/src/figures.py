@@ -165,10 +165,9 @@ def agreement(first: list[dict], second: list[dict], both: list[dict], path: Pat
         label = (one + other) / 2
         panel.scatter(label, mutual, s=14, color=COLOURS.get(structure, "0.3"), alpha=0.8)
         panel.axline((0.9, 0.9), slope=1, color="0.2", linewidth=1)
-        share = (mutual > label).mean()
         panel.set_title(
             f"{structure}: with label {label.mean():.3f}, with each other {mutual.mean():.3f}\n"
-            f"in {share:.0%} of the volumes the models are closer to each other (above the line)",
+            f"closer to each other (above the line): {(mutual > label).sum()} of {len(label)} volumes",
             fontsize=9,
         )
         panel.set_xlabel("Dice of model and label (mean of both models)")
