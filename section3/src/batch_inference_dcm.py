@@ -24,16 +24,13 @@ from pathlib import Path
 from engines import LOCAL_ENGINES, Engine, SerialExecutor, dask_engine, local_engine
 from inference_dcm import (
     DEFAULT_OUTPUT,
-    StudyResult,
     add_common_options,
     folder_name,
     sender,
     validate_study_directory,
-    write_json,
-    write_result,
-    write_text,
 )
 from refusal import Refusal
+from study_result import StudyResult, write_json, write_result, write_text
 from study_worker import StudyTask, study_uids_of, work_on
 from unet_inference_agent import UNetInferenceAgent
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,12 +22,12 @@ from pydicom.valuerep import DSfloat, validate_value
 
 from dicom_file import DICOM_ERRORS, Instance
 
-PAGE, OVERLAY = "report.dcm", "overlay"  # files, the overlay a folder of them
+PAGE, SERIES_PAGE, OVERLAY = "report.dcm", "report_series.dcm", "overlay"  # files, the overlay a folder of them
 SEGMENTATION, MEASUREMENTS = "segmentation.dcm", "measurements.dcm"
 
 PRODUCT = "HippoVolume.AI"
 RESEARCH = "Research use only: not for diagnosis."
-KINDS = ("report", "overlay", "segmentation", "measurements")  # each has a series of its own
+KINDS = ("report", "overlay", "segmentation", "measurements", "refusal")  # each has a series of its own
 FIRST_SERIES_NUMBER = 9001  # beyond what scanners count to
 # Raise it whenever the same input and model come to give other objects: what differs must not share a UID.
 REVISION = "2"
@@ -44,6 +45,10 @@ STUDY_ATTRIBUTES = (
     "StudyID",
 )
 OPTIONAL_STUDY_ATTRIBUTES = ("StudyDescription", "IssuerOfPatientID")
+
+# When a result was first made.
+DATES = ("SeriesDate", "ContentDate", "InstanceCreationDate")
+TIMES = ("SeriesTime", "ContentTime", "InstanceCreationTime")
 
 PROCESSING_EQUIPMENT = Code("109102", "DCM", "Processing Equipment")
 SOURCE_IMAGE = Code("121322", "DCM", "Source image for image processing operation")
@@ -126,12 +131,54 @@ def save_report_as_dcm(page: Image.Image, path: Path, provenance: Provenance) ->
 
     Raises OSError if `path` cannot be written; a file appears there only when it is complete.
     """
-    ds = result_attributes("report", provenance)
-    ds.update(secondary_capture(page))
-    ds.update(derived_from(provenance.sources))
-    ds.BurnedInAnnotation = "YES" if provenance.names_patient else "NO"
+    ds = _page("report", page, provenance, shows=provenance.sources)
     save(ds, Path(path))
     return ds
+
+
+def save_series_page_as_dcm(page: Image.Image, path: Path, provenance: Provenance) -> Dataset:
+    """Write the second page of the report, in the series of the first, and return it. Raises OSError.
+
+    It tells of series that were not measured, which may come and go: another page has another UID.
+    """
+    ds = _page("report", page, provenance)
+    ds.InstanceNumber = 2
+    ds.SOPInstanceUID = provenance.uid("series page", _digest(ds))
+    save(ds, path)
+    return ds
+
+
+def save_refusal_as_dcm(page: Image.Image, path: Path, provenance: Provenance, earlier: Path) -> Dataset:
+    """Write the page that stands in place of all results, and return it. Raises OSError.
+
+    Another page, as one with another reason, has other UIDs. The same one keeps the times that the file of an earlier
+    run gives it.
+    """
+    ds = _page("refusal", page, provenance)
+    ds.DerivationDescription = f"Automatic measurement of hippocampal volume, refused. {RESEARCH}"
+    ds.SeriesInstanceUID = provenance.uid("refusal", "series", _digest(ds))
+    ds.SOPInstanceUID = provenance.uid("refusal", _digest(ds))
+    try:
+        before = pydicom.dcmread(earlier, stop_before_pixels=True)
+        if before.SOPInstanceUID == ds.SOPInstanceUID:
+            for keyword in (*DATES, *TIMES):
+                ds[keyword] = before[keyword]
+    except DICOM_ERRORS:  # there is none, or it is damaged
+        pass
+    save(ds, path)
+    return ds
+
+
+def _page(kind: str, page: Image.Image, provenance: Provenance, shows: Sequence[Instance] = ()) -> Dataset:
+    ds = result_attributes(kind, provenance)
+    ds.update(secondary_capture(page))
+    ds.update(derived_from(shows))
+    ds.BurnedInAnnotation = "YES" if provenance.names_patient else "NO"
+    return ds
+
+
+def _digest(page: Dataset) -> str:
+    return hashlib.sha256(page.PixelData).hexdigest()
 
 
 def result_attributes(kind: str, provenance: Provenance) -> Dataset:
@@ -143,8 +190,9 @@ def result_attributes(kind: str, provenance: Provenance) -> Dataset:
     ds.SeriesDescription = f"{PRODUCT} {kind} (research use only)"
     ds.SeriesNumber = FIRST_SERIES_NUMBER + KINDS.index(kind)
     ds.InstanceNumber = 1
-    ds.SeriesDate = ds.ContentDate = ds.InstanceCreationDate = provenance.created.strftime("%Y%m%d")
-    ds.SeriesTime = ds.ContentTime = ds.InstanceCreationTime = provenance.created.strftime("%H%M%S")
+    for date, time in zip(DATES, TIMES, strict=True):
+        setattr(ds, date, provenance.created.strftime("%Y%m%d"))
+        setattr(ds, time, provenance.created.strftime("%H%M%S"))
     return ds
 
 
@@ -195,13 +243,14 @@ def _made_by(provenance: Provenance) -> Dataset:
 
 
 def derived_from(sources: Sequence[Instance]) -> Dataset:
-    """References of an image to the instances that it shows or measures."""
+    """References of an image to the instances that it shows or measures, where there are any."""
     ds = Dataset()
     ds.ImageType = ["DERIVED", "SECONDARY"]
     ds.DerivationDescription = f"Automatic measurement of hippocampal volume. {RESEARCH}"
-    ds.SourceImageSequence = references(sources)
-    for item in ds.SourceImageSequence:
-        item.PurposeOfReferenceCodeSequence = [_code(SOURCE_IMAGE)]
+    if sources:
+        ds.SourceImageSequence = references(sources)
+        for item in ds.SourceImageSequence:
+            item.PurposeOfReferenceCodeSequence = [_code(SOURCE_IMAGE)]
     return ds
 
 

@@ -4,8 +4,10 @@
     python inference_dcm.py --dicomweb URL --study UID [--send-back]
 
 STUDY is a folder with the study's DICOM files in it or below it; with --study they come from an archive. Without
---output-dir the results go to section3/out/<StudyInstanceUID>/: report.dcm and report.png (the page), overlay/ (the
-contours on every slice), segmentation.dcm, measurements.dcm and result.json (everything that was found).
+--output-dir the results go to section3/out/<StudyInstanceUID>/: report.dcm and report.png (the page), report_series.dcm
+and .png (its second page: which series, and why), overlay/ (the contours on every slice), segmentation.dcm,
+measurements.dcm and result.json (everything that was found). Of a study that could be read and is refused, report.dcm
+and report.png say why; they are sent as results are.
 
 Exit code 0: done. 1: refused or failed, with one line on stderr that ends in a stable code in brackets (the table is
 in refusal.py); result.json says the same. 2: usage. Results that cannot be sent are a warning: they stay where they
@@ -14,29 +16,26 @@ are. An archive that confirms them and holds something else is a failure. Resear
 
 import argparse
 import hashlib
-import json
 import os
-import shutil
 import sys
 import tempfile
-import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from pydicom.dataset import Dataset
 
 from archive import ArchiveError, SendOutcome, send_to_archive
-from dicom_results import MEASUREMENTS, OVERLAY, PAGE, SEGMENTATION, Provenance, with_history
+from dicom_results import PAGE
 from dicom_series import (
     DEFAULT_RULES,
+    NOT_OUR_RESULT,
     UID_TEXT,
     Condition,
     Series,
+    Study,
     consider_series,
     get_series_for_inference,
     list_files,
@@ -55,76 +54,17 @@ from dicom_volume import (
 )
 from dicomweb import DicomWebArchive, parse_url
 from dimse import DimseArchive
-from identity import Identity, pseudonym, pseudonymous_header
-from quality import FAIL, PASS, Check, assess_input, assess_output, limits_beside, nothing_checked
+from identity import Identity, pseudonym
+from quality import PASS, assess_input, assess_output, limits_beside, nothing_checked
 from refusal import Refusal
-from report import create_report
+from study_outputs import Measurement, without_our_results, write_outputs, write_refusal
+from study_result import StudyResult, write_result
 from unet_inference_agent import UNetInferenceAgent
 from verify_results import VerificationError
 
 SECTION = Path(__file__).resolve().parents[1]
 DEFAULT_MODEL = SECTION / "model" / "model.onnx"
 DEFAULT_OUTPUT = SECTION / "out"
-
-PAGE_PICTURE, RESULT = "report.png", "result.json"
-OUTPUTS = (PAGE, PAGE_PICTURE, OVERLAY, SEGMENTATION, MEASUREMENTS)
-UNFINISHED = ".unfinished-"
-
-
-@dataclass
-class StudyResult:
-    """What became of one study; the content of result.json."""
-
-    status: str = "success"  # or "refused": the input gets no number; or "failed": the program could not do its work
-    code: str | None = None
-    reason: str | None = None
-    study_instance_uid: str | None = None
-    series_instance_uid: str | None = None
-    instances_sha256: str | None = None  # of the SOP Instance UIDs of the study
-    volumes_mm3: dict[str, float] | None = None
-    intervals_mm3: dict[str, list[float]] | None = None  # low and high; 90 % of true volumes lie within
-    pseudonym: str | None = None  # the name on the page in place of the patient's
-    model: dict[str, str] | None = None
-    quality: list[dict] = field(default_factory=list)
-    files: dict[str, int] | None = None
-    series_considered: list[dict] = field(default_factory=list)
-    output_dir: str | None = None
-    outputs: list[dict] = field(default_factory=list)
-    sent: bool | None = None  # confirmed by the archive; None: nobody asked
-    stored: bool | None = None  # fetched back and compared; None: nobody asked, or the archive does not allow it
-    send_detail: str | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    def stop(self, status: str, code: str, reason: str) -> None:
-        """Turn the result into one without a number."""
-        self.status, self.code, self.reason = status, code, reason
-        self.volumes_mm3, self.intervals_mm3, self.outputs = None, None, []
-
-    def require_shown(self, checks: list[Check], code: str) -> None:
-        """Note quality checks. Raises Refusal with `code` if one says that the number must not be shown."""
-        self.quality += [asdict(check) for check in checks]
-        reasons = [check.sentence for check in checks if check.verdict == FAIL]
-        if reasons:
-            raise Refusal(code, " ".join(reasons))
-
-    @contextmanager
-    def timed(self, step: str) -> Iterator[None]:
-        """Note the seconds that the block takes, also when it is left by an exception."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[step] = round(self.seconds.get(step, 0) + time.perf_counter() - start, 3)
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """What the results are made of; labels [X, Y, Z] lie on the grid of the source."""
-
-    header: Dataset
-    source: SourceVolume
-    description: str  # of the series, without the patient
-    labels: np.ndarray
 
 
 def process_single_study(
@@ -139,22 +79,27 @@ def process_single_study(
     """From the files of one study to its results in `output_dir`. What goes wrong is told by result.json.
 
     `conditions` choose the series, those of hippocrop_rules.json where there are none; `series_uid` narrows the choice.
-    A pseudonymous page does not say whose study it is. What an earlier run left in `output_dir` under the same names is
+    Pseudonymous pages do not say whose study it is. What an earlier run left in `output_dir` under the same names is
     replaced, or removed when there is no result now.
     """
     result = StudyResult(model=agent.identity)
     try:
-        measurement = measure_study(files, agent, series_uid, result, conditions)
-        result.pseudonym = pseudonym(result.study_instance_uid) if pseudonymous else None
+        study = open_study(files, result)
+        result.pseudonym = pseudonym(study.uid) if pseudonymous else None
         folder = _output_folder(result, output_dir)
-        result.outputs = write_outputs(measurement, result, folder)
+        try:
+            measurement = measure_study(study, agent, series_uid, result, conditions)
+            result.outputs = write_outputs(measurement, result, folder)
+        except Refusal as refusal:
+            result.stop("refused", refusal.code, refusal.reason)
+            result.outputs = write_refusal(study, result, folder)
         for output in result.outputs:
             output["sha256"] = hashlib.sha256((folder / output["file"]).read_bytes()).hexdigest()
-        if send:
+        if send and result.outputs:
             with result.timed("send"):
                 outcome = send([folder / output["file"] for output in result.outputs if output["sop_instance_uid"]])
             result.sent, result.stored, result.send_detail = outcome.sent, outcome.stored, outcome.detail
-            if outcome.stored is False:
+            if outcome.stored is False and result.status == "success":
                 result.stop("failed", "not-stored", outcome.detail)
     except Refusal as refusal:
         result.stop("refused", refusal.code, refusal.reason)
@@ -177,23 +122,28 @@ def folder_name(study_uid: str | None) -> str:
     return study_uid or "unidentified"
 
 
+def open_study(files: list[Path], result: StudyResult) -> Study:
+    """Read the headers of a study's files; notes in `result` what it learns. Raises Refusal."""
+    with result.timed("read"):
+        study = read_study(files)
+    result.study_instance_uid, result.instances_sha256 = study.uid, study.instances_sha256
+    result.files = study.files_passed_over
+    return study
+
+
 def measure_study(
-    files: list[Path],
+    study: Study,
     agent: UNetInferenceAgent,
     series_uid: str | None,
     result: StudyResult,
     conditions: Sequence[Condition] | None = None,
 ) -> Measurement:
-    """Read, choose, segment and measure; notes in `result` what it learns on the way. Raises Refusal."""
-    with result.timed("read"):
-        study = read_study(files)
-    result.study_instance_uid, result.instances_sha256 = study.uid, study.instances_sha256
-    result.files = study.files_passed_over
+    """Choose, segment and measure; notes in `result` what it learns on the way. Raises Refusal."""
     identity = Identity.of(study)
     with identity.kept_out_of_refusals():
         considered = consider_series(study, series_uid, conditions)
         result.series_considered = [identity.removed_from_row(one.as_row()) for one in considered]
-        series = get_series_for_inference(considered)
+        series = get_series_for_inference([one for one in considered if one.condition != NOT_OUR_RESULT.name])
         result.series_instance_uid = series.uid
         require_readable(study, series)
 
@@ -203,7 +153,8 @@ def measure_study(
         labels = segment(source, agent, result)
         result.volumes_mm3 = get_predicted_volumes(labels, source.spacing)
         result.intervals_mm3 = agent.volume_intervals(result.volumes_mm3)
-    return Measurement(study.header_for(series), source, identity.removed_from(series.description), labels)
+    header = without_our_results(study).header_for(series)
+    return Measurement(header, source, identity.removed_from(series.description), labels)
 
 
 def segment(source: SourceVolume, agent: UNetInferenceAgent, result: StudyResult) -> np.ndarray:
@@ -221,77 +172,6 @@ def segment(source: SourceVolume, agent: UNetInferenceAgent, result: StudyResult
         if limits:
             result.require_shown(assess_output(probabilities, agent.identity["sha256"], limits), "implausible-result")
     return labels
-
-
-def write_outputs(measurement: Measurement, result: StudyResult, folder: Path) -> list[dict]:
-    """Make the outputs beside their place and move them in; return their names and SOP Instance UIDs.
-
-    result.json goes first and comes back last, so that it never stands beside the outputs of another run. Raises
-    OSError and VerificationError.
-    """
-    from result_objects import write_objects  # here, as a refusal need not wait for highdicom
-
-    source = measurement.source
-    provenance = Provenance(measurement.header, source.instances, result.model, names_patient=not result.pseudonym)
-    provenance = with_history(provenance, folder / MEASUREMENTS)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=UNFINISHED) as name:
-        staging = Path(name)
-        with result.timed("page"):
-            page = create_report(
-                source.voxels,
-                measurement.labels,
-                source.spacing,
-                pseudonymous_header(result.pseudonym) if result.pseudonym else measurement.header,
-                result.volumes_mm3,
-                result.model,
-                measurement.description,
-                result.intervals_mm3,
-                result.quality,
-            )
-            page.save(staging / PAGE_PICTURE, compress_level=1)  # a quarter larger, in half the time
-        with result.timed("objects"):
-            uids = write_objects(page, source, measurement.labels, result.volumes_mm3, provenance, staging)
-        remove_outputs(folder)
-        for output in OUTPUTS:
-            (staging / output).replace(folder / output)
-    return [{"file": file, "sop_instance_uid": uid} for file, uid in (*uids.items(), (PAGE_PICTURE, None))]
-
-
-def remove_outputs(folder: Path) -> None:
-    """Remove what an earlier run wrote, its result first."""
-    for name in (RESULT, *OUTPUTS):
-        path = folder / name
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-
-
-def write_result(result: StudyResult, folder: Path) -> None:
-    """Write result.json into `folder`; where there is no number, without the outputs of an earlier run beside it."""
-    result.output_dir = str(folder)
-    try:
-        for unfinished in folder.glob(f"{UNFINISHED}*"):  # of a run that was killed
-            shutil.rmtree(unfinished)
-        if result.status != "success":
-            remove_outputs(folder)
-        write_json(folder / RESULT, asdict(result))
-    except OSError as error:
-        result.stop("failed", "cannot-write", f"cannot write to {folder}: {error.strerror}")
-
-
-def write_json(path: Path, content: dict) -> None:
-    """Write `content` whole or not at all."""
-    write_text(path, json.dumps(content, indent=2) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write `text` under a temporary name and move it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.unfinished")
-    temporary.write_text(text)
-    temporary.replace(path)
 
 
 def _place_of(error: Exception) -> str:
@@ -426,6 +306,8 @@ def main(argv: list[str] | None = None) -> int:
     if args.explain and result.series_considered:
         print(series_table(result.series_considered))
     if result.status != "success":
+        if result.status == "refused":
+            _tell_sent(result)
         print(Refusal(result.code, result.reason), file=sys.stderr)
         return 1
     for structure, volume in result.volumes_mm3.items():
@@ -435,11 +317,17 @@ def main(argv: list[str] | None = None) -> int:
         if check["verdict"] != PASS:
             print(f"warning: {check['sentence']}")
     print(f"Research use only. Page: {Path(result.output_dir) / PAGE}")
-    if result.sent:
-        print(f"Sent: {result.send_detail}")
-    if result.sent is False:
-        print(f"warning: the results were not sent: {result.send_detail}", file=sys.stderr)
+    _tell_sent(result)
     return 0
+
+
+def _tell_sent(result: StudyResult) -> None:
+    """Whether the outputs, if they were to be sent, have arrived."""
+    if False in (result.sent, result.stored):
+        undone = "stored" if result.sent else "sent"
+        print(f"warning: the results were not {undone}: {result.send_detail}", file=sys.stderr)
+    elif result.sent:
+        print(f"Sent: {result.send_detail}")
 
 
 if __name__ == "__main__":

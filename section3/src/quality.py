@@ -44,7 +44,12 @@ class Check:
 
 def verdict(checks: Iterable[Check]) -> str:
     """The worst verdict of all; "pass" where there are none."""
-    return max((check.verdict for check in checks), key=_SEVERITY.index, default=PASS)
+    return worst(check.verdict for check in checks)
+
+
+def worst(verdicts: Iterable[str]) -> str:
+    """The gravest of verdicts; "pass" where there are none."""
+    return max(verdicts, key=_SEVERITY.index, default=PASS)
 
 
 @dataclass(frozen=True)
@@ -247,7 +252,7 @@ def _check(measure: Measure, value: float, usual: Range) -> Check:
     if not np.isfinite(value):
         sentence = f"{measure.subject} cannot be measured."
         return Check(measure.name, None, _in_words(usual.fail, measure.unit), usual.source, result, sentence)
-    sentence = f"{measure.subject} is {_number(value)} {measure.unit}".rstrip()
+    sentence = f"{measure.subject} is {number_in_words(value)} {measure.unit}".rstrip()
     if result != PASS:
         limit = usual.fail if result == FAIL else usual.warn
         low = limit[0] is not None and value < limit[0]
@@ -267,18 +272,19 @@ def nothing_checked() -> Check:
     return Check("model", None, f"{LIMITS_FILE} beside the model", "the volume contract", WARN, sentence)
 
 
-def _number(value: float) -> str:
+def number_in_words(value: float) -> str:
+    """A value as people read it."""
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _in_words(limit: tuple[float | None, float | None], unit: str) -> str:
     low, high = limit
     if high is None:
-        words = f"at least {_number(low)}"
+        words = f"at least {number_in_words(low)}"
     elif low is None:
-        words = f"at most {_number(high)}"
+        words = f"at most {number_in_words(high)}"
     else:
-        words = f"{_number(low)} to {_number(high)}"
+        words = f"{number_in_words(low)} to {number_in_words(high)}"
     return f"{words} {unit}".rstrip()
 
 

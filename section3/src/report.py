@@ -254,8 +254,8 @@ class Page:
         self.draw.line((MARGIN, y + RULE_GAP, MARGIN + COLUMN, y + RULE_GAP), LINE)
         return y + 2 * RULE_GAP + 4
 
-    def heading(self) -> None:
-        self.text(MARGIN, MARGIN + 28, "Hippocampus volumes", 34, BRIGHT)
+    def heading(self, title: str = "Hippocampus volumes") -> None:
+        self.text(MARGIN, MARGIN + 28, title, 34, BRIGHT)
         self.text(MARGIN, MARGIN + 58, "HippoVolume.AI", 17, MUTED)
 
     def field(self, x: float, y: float, name: str, value: object, width: int, sizes: range, lines: int = 1) -> float:
@@ -280,6 +280,19 @@ class Page:
         width, sizes = COLUMN - HALF, range(20, 11, -1)
         self.field(MARGIN, y, "Study date", date(header.get("StudyDate")), width, sizes)
         return self.field(MARGIN + HALF, y, "Accession number", header.get("AccessionNumber"), width, sizes)
+
+    def identity_across(self, header: Dataset, y: float) -> None:
+        """The same on one line, for pages that are no measurement."""
+        values = (
+            ("Patient", person(header.get("PatientName")), 500),
+            ("Patient ID", header.get("PatientID"), 400),
+            ("Study date", date(header.get("StudyDate")), 160),
+            ("Accession number", header.get("AccessionNumber"), 244),
+        )
+        x = MARGIN
+        for name, value, width in values:
+            self.field(x, y, name, value, width - 16, range(20, 11, -1))
+            x += width
 
     def figures(
         self, volumes_mm3: Mapping[str, float], intervals_mm3: Mapping[str, Sequence[float]], y: float
@@ -327,11 +340,11 @@ class Page:
         y = self.field(MARGIN, y + 63, "Model", model["name"], COLUMN, sizes)
         self.text(MARGIN, y + 23, drawable(f"version {model['version']}, SHA-256 {model['sha256'][:12]}"), 14, NORMAL)
 
-    def footer(self) -> None:
+    def footer(self, notes: Sequence[str] = NOT_FOR) -> None:
         self.draw.line((MARGIN, FOOTER, SIZE[0] - MARGIN, FOOTER), LINE)
         for number, line in enumerate(wrap(RESEARCH, 20, COLUMN)):
             self.text(MARGIN, FOOTER + 30 + 25 * number, line, 20, WARNING)
-        for number, line in enumerate(NOT_FOR):
+        for number, line in enumerate(notes):
             self.text(VIEWS[0] + GUTTER[0], FOOTER + 29 + 21 * number, line, 14, NORMAL)
 
     def quality(self, checks: Sequence[Mapping]) -> None:

@@ -1,4 +1,4 @@
-"""All DICOM objects of one result: written, read back, and only then handed on."""
+"""The DICOM objects beside the pages: written, read back, and only then handed on."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from dicom_measurements import save_measurements
 from dicom_overlay import save_overlay
-from dicom_results import MEASUREMENTS, OVERLAY, PAGE, SEGMENTATION, Provenance, save_report_as_dcm
+from dicom_results import MEASUREMENTS, OVERLAY, SEGMENTATION, Provenance
 from dicom_segmentation import STRUCTURES, save_segmentation
 from dicom_volume import SourceVolume, to_source_slices
 from report import window
@@ -20,21 +19,19 @@ from verify_results import verify_results
 
 
 def write_objects(
-    page: Image.Image,
     source: SourceVolume,
     labels: np.ndarray,
     volumes_mm3: Mapping[str, float],
     provenance: Provenance,
     folder: Path,
 ) -> dict[str, str]:
-    """Write all objects into `folder`, which has none; returns their SOP Instance UIDs by file name.
+    """Write the objects into `folder`, which has none; returns their SOP Instance UIDs by file name.
 
     labels: [X, Y, Z] on the grid of the source. Raises OSError, and VerificationError where what is read back from the
     files is not what was measured.
     """
     labels_by_slice = to_source_slices(labels, source)
     grey_by_slice = to_source_slices(window(source.voxels), source)
-    report = save_report_as_dcm(page, folder / PAGE, provenance)
     with _table_spared():
         segmentation = save_segmentation(labels_by_slice, folder / SEGMENTATION, provenance)
     measurements = save_measurements(volumes_mm3, segmentation, folder / MEASUREMENTS, provenance)
@@ -43,7 +40,6 @@ def write_objects(
     masks = {one.volume: np.isin(labels, one.labels) for one in STRUCTURES}
     verify_results(folder / SEGMENTATION, folder / MEASUREMENTS, masks, volumes_mm3, source)
     return {
-        PAGE: report.SOPInstanceUID,
         SEGMENTATION: segmentation.SOPInstanceUID,
         MEASUREMENTS: measurements.SOPInstanceUID,
         **{f"{OVERLAY}/{name}": uid for name, uid in overlay.items()},

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from archive import SendOutcome
 from dicom_series import read_study, study_uid_of
-from inference_dcm import RESULT, StudyResult, process_single_study
+from inference_dcm import process_single_study
 from refusal import Refusal
+from study_result import RESULT, StudyResult
 from unet_inference_agent import UNetInferenceAgent
 
 Send = Callable[[list[Path]], SendOutcome]

@@ -17,8 +17,8 @@ import batch_inference_dcm
 from batch_inference_dcm import BatchProcessingStats, find_hippocrop_studies, main, run_batch_inference
 from dicom_series import list_files
 from engines import Engine, SerialExecutor
-from inference_dcm import StudyResult
 from refusal import Refusal
+from study_result import StudyResult
 from study_worker import StudyTask
 
 TOTAL_MM3 = 4 * 12 * 6  # of the blocks
@@ -75,7 +75,7 @@ def test_one_bad_study_does_not_stop_the_others(make_study, crop_files, tmp_path
     for study in good:
         assert by_uid[_uid(study)]["volumes_mm3"]["total"] == TOTAL_MM3
         assert (out / _uid(study) / "report.dcm").exists()
-    assert [path.name for path in (out / _uid(bad)).iterdir()] == ["result.json"]
+    assert {path.name for path in (out / _uid(bad)).iterdir()} == {"report.dcm", "report.png", "result.json"}
 
 
 def test_all_succeeded_exits_0_and_the_summary_goes_where_it_is_asked(make_study, tmp_path, threshold_model):

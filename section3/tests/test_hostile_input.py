@@ -20,8 +20,9 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
 
 import refusal
 from dicom_series import list_files
-from inference_dcm import StudyResult, measure_study, process_single_study
+from inference_dcm import measure_study, open_study, process_single_study
 from refusal import Refusal
+from study_result import StudyResult
 from unet_inference_agent import UNetInferenceAgent
 
 SECONDS, SEED = float(os.environ.get("FUZZ_SECONDS", 10)), int(os.environ.get("FUZZ_SEED", 0))
@@ -293,7 +294,7 @@ def test_fuzzed_files(base_studies, agent, tmp_path):
                 result = process_single_study(list_files(study), agent, tmp_path / "out")
                 assert result.status != "failed", f"seed {seed}: {result.code} {result.reason}"
             else:
-                measure_study(list_files(study), agent, None, result)
+                measure_study(open_study(list_files(study), result), agent, None, result)
         except Refusal as error:
             result.stop("refused", error.code, error.reason)
         except Exception as error:

@@ -104,29 +104,42 @@ def test_no_name_in_logs_results_and_file_names(
     texts += [path.read_bytes().decode("latin-1") for path in written if path.suffix == ".png"]
     assert any(texts)
     found = [word for word in FORBIDDEN for text in texts if word in text.lower()]
+    assert any(path.name == "report.dcm" for path in written)
     assert found == []
     for path in written:
         if path.suffix == ".dcm":
             assert pydicom.dcmread(path).PatientID == PATIENT_ID
 
 
-def _pages(study: Path, out: Path, model: Path, *options: str) -> tuple[np.ndarray, Dataset, dict]:
+def _page(study: Path, page: str, out: Path, model: Path, *options: str) -> tuple[np.ndarray, Dataset, dict]:
+    """One of the pages as a picture and as DICOM, and result.json."""
     arguments = [str(study), "--output-dir", str(out), "--model-path", str(model), *options]
-    assert inference_dcm.main(arguments) == 0
-    with Image.open(out / "report.png") as picture:
+    inference_dcm.main(arguments)
+    with Image.open(out / f"{page}.png") as picture:
         assert picture.info == {}
         pixels = np.asarray(picture)
-    return pixels, pydicom.dcmread(out / "report.dcm"), json.loads((out / "result.json").read_text())
+    return pixels, pydicom.dcmread(out / f"{page}.dcm"), json.loads((out / "result.json").read_text())
 
 
-def test_a_pseudonymous_page_is_the_same_whoever_the_patient(study, edit, threshold_model, tmp_path):
-    named, named_dicom, _ = _pages(study, tmp_path / "named", threshold_model)
-    first, first_dicom, result = _pages(study, tmp_path / "first", threshold_model, "--pseudonymous")
-    edit(
-        list_files(study),
-        lambda dataset: dataset.update({"PatientName": "Other^B", "PatientID": "2", "AccessionNumber": "3"}),
-    )
-    second, second_dicom, _ = _pages(study, tmp_path / "second", threshold_model, "--pseudonymous")
+def _other_patient(dataset: Dataset) -> None:
+    dataset.PatientName, dataset.PatientID, dataset.AccessionNumber, dataset.StudyDate = "Other^B", "2", "3", "20210203"
+    if dataset.SeriesDescription != "HippoCrop":
+        dataset.SeriesDescription = "T1 OTHER OTHER"  # as long without the patient
+
+
+@pytest.mark.parametrize(
+    ("prepare", "page"), [(_nothing, "report"), (_nothing, "report_series"), (_break_spacing, "report")]
+)
+def test_a_pseudonymous_page_is_the_same_whoever_the_patient(
+    study, crop_files, edit, threshold_model, tmp_path, prepare, page
+):
+    prepare(study, crop_files, edit)
+    named, named_dicom, _ = _page(study, page, tmp_path / "named", threshold_model)
+    first, first_dicom, result = _page(study, page, tmp_path / "first", threshold_model, "--pseudonymous")
+    edit(list_files(study), _other_patient)
+    for path in list_files(study):
+        path.rename(path.with_name(path.name.replace("SECRETSON_ANNA", "OTHER_OTHER")))
+    second, second_dicom, _ = _page(study, page, tmp_path / "second", threshold_model, "--pseudonymous")
     assert np.array_equal(first, second)
     assert not np.array_equal(first, named)
     assert np.array_equal(first, first_dicom.pixel_array)

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import shutil
 import socket
 import struct
+import subprocess
 import time
 from pathlib import Path
 
@@ -15,6 +17,8 @@ from PIL import Image
 import archive
 import inference_dcm
 import result_objects
+import study_outputs
+import study_result
 from archive import SendOutcome
 from dicom_segmentation import save_segmentation
 from dicom_series import list_files
@@ -66,7 +70,7 @@ def test_a_study_becomes_a_page_and_a_result(make_study, crop_files, run, tmp_pa
     assert all(result["seconds"][step] >= 0 for step in ("read", "volume", "model", "page", "objects"))
     assert result["sent"] is None
 
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {*inference_dcm.OUTPUTS, "result.json"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {*study_result.OUTPUTS, "result.json"}
     report = pydicom.dcmread(tmp_path / "out" / "report.dcm")
     outputs = {output["file"]: output for output in result["outputs"]}
     assert outputs["report.dcm"]["sop_instance_uid"] == report.SOPInstanceUID
@@ -89,12 +93,15 @@ def test_volumes_are_in_mm3_of_the_series_spacing(run, add_series, tmp_path):
     assert result["volumes_mm3"]["anterior"] == pytest.approx(ANTERIOR_MM3 * np.prod(spacing))
 
 
-def test_a_second_run_takes_the_place_of_the_first_and_ignores_its_page(make_study, run, tmp_path):
+def test_a_second_run_takes_the_place_of_the_first_and_ignores_its_results(make_study, run, tmp_path):
     study = make_study()
     first = run(study)[-1]
-    (study / "report.dcm").write_bytes((tmp_path / "out" / "report.dcm").read_bytes())
+    before = _digests(tmp_path / "out")
+    shutil.copytree(tmp_path / "out", study / "fed_back")
     code, _, _, second = run(study)
     assert code == 0
+    after = _digests(tmp_path / "out")
+    assert {path.name for path in before if before[path] != after[path]} == {"result.json"}
     assert second["volumes_mm3"] == first["volumes_mm3"]
     assert "not-our-result" in [one["condition"] for one in second["series_considered"]]
 
@@ -124,7 +131,7 @@ def test_what_was_written_wrong_is_no_result(make_study, run, tmp_path, monkeypa
 
 
 def test_what_a_killed_run_left_is_taken_away(make_study, run, tmp_path):
-    leftover = tmp_path / "out" / f"{inference_dcm.UNFINISHED}x"
+    leftover = tmp_path / "out" / f"{study_result.UNFINISHED}x"
     leftover.mkdir(parents=True)
     (leftover / "report.png").write_bytes(b"half a pict")
     assert run(make_study())[0] == 0
@@ -211,29 +218,29 @@ def _no_model(study, **_):
 
 
 @pytest.mark.parametrize(
-    ("break_it", "exit_code", "code"),
+    ("break_it", "exit_code", "code", "page"),
     [
-        (_no_folder, 2, None),
-        (_a_file, 2, None),
-        (_empty_folder, 1, "no-dicom"),
-        (_text_files, 1, "no-dicom"),
-        (_cut_before(0x00020010), 1, "unreadable-dicom"),
-        (_cut_before(0x0020000D), 1, "unreadable-dicom"),
-        (_cut_before(0x00200032), 1, "geometry-missing"),
-        (_cut_before(0x7FE00010), 1, "unreadable-pixels"),
-        (_cut_half_a_picture, 1, "unreadable-pixels"),
-        (_two_crops, 1, "several-hippocrop-series"),
-        (_two_studies, 1, "several-studies"),
-        (_no_crop, 1, "no-hippocrop-series"),
-        (_nothing_to_see, 1, "nothing-found"),
-        (_a_gap, 1, "geometry-gap"),
-        (_wrong_series, 1, "no-such-series"),
-        (_text_as_model, 1, "bad-model"),
-        (_no_model, 1, "bad-model"),
+        (_no_folder, 2, None, False),
+        (_a_file, 2, None, False),
+        (_empty_folder, 1, "no-dicom", False),
+        (_text_files, 1, "no-dicom", False),
+        (_cut_before(0x00020010), 1, "unreadable-dicom", True),
+        (_cut_before(0x0020000D), 1, "unreadable-dicom", True),
+        (_cut_before(0x00200032), 1, "geometry-missing", True),
+        (_cut_before(0x7FE00010), 1, "unreadable-pixels", True),
+        (_cut_half_a_picture, 1, "unreadable-pixels", True),
+        (_two_crops, 1, "several-hippocrop-series", True),
+        (_two_studies, 1, "several-studies", False),
+        (_no_crop, 1, "no-hippocrop-series", True),
+        (_nothing_to_see, 1, "nothing-found", True),
+        (_a_gap, 1, "geometry-gap", True),
+        (_wrong_series, 1, "no-such-series", True),
+        (_text_as_model, 1, "bad-model", False),
+        (_no_model, 1, "bad-model", False),
     ],
 )
-def test_bad_input_gets_one_line_and_leaves_no_page(
-    make_study, add_series, crop_files, edit, run, tmp_path, break_it, exit_code, code
+def test_bad_input_gets_one_line_and_at_most_a_page_that_says_why(
+    make_study, add_series, crop_files, edit, run, tmp_path, break_it, exit_code, code, page
 ):
     study = make_study()
     run(study)  # the results of an earlier run must not stay beside a refusal
@@ -247,14 +254,106 @@ def test_bad_input_gets_one_line_and_leaves_no_page(
     assert _digests(study) == before
     files = {path.name for path in (tmp_path / "out").iterdir()}
     if code is None:
-        assert files == {*inference_dcm.OUTPUTS, "result.json"}  # the usage was wrong, nothing was done
+        assert files == {*study_result.OUTPUTS, "result.json"}  # the usage was wrong, nothing was done
     else:
         assert err.endswith(f"[{code}]\n")
-        assert files == {"result.json"}
+        assert files == {"result.json", *(REFUSAL_FILES if page else [])}
         assert (result["status"], result["code"]) == ("refused", code)
         assert err == f"{result['reason']} [{code}]\n"
         assert result["volumes_mm3"] is None
-        assert result["outputs"] == []
+        assert {output["file"] for output in result["outputs"]} == files - {"result.json"}
+
+
+REFUSAL_FILES = {"report.dcm", "report.png"}
+
+
+def _dciodvfy(path: Path) -> list[str]:
+    found = subprocess.run(["dciodvfy", path], capture_output=True, text=True, timeout=60)
+    assert "SCImage" in found.stderr
+    return [line for line in found.stderr.splitlines() if line.startswith("Error")]
+
+
+@pytest.mark.parametrize("break_it", [_a_gap, _no_crop])
+def test_the_page_of_a_refusal_files_under_its_study(
+    make_study, crop_files, edit, run, tmp_path, need_program, break_it
+):
+    study = make_study()
+    crop = pydicom.dcmread(crop_files(study)[0])
+    edit(list_files(study), lambda dataset: setattr(dataset, "PatientSex", "F" if _is_crop(dataset) else "M"))
+    break_it(study, crop_files=crop_files)
+    result = run(study)[-1]
+    page = pydicom.dcmread(tmp_path / "out" / "report.dcm")
+    assert (page.StudyInstanceUID, page.PatientID, page.StudyTime) == (crop.StudyInstanceUID, crop.PatientID, "112200")
+    assert page.PatientSex == ("F" if break_it is _a_gap else "")  # other series may show another head
+    assert page.SeriesDescription == "HippoVolume.AI refusal (research use only)"
+    assert page.BurnedInAnnotation == "YES"
+    assert page.SOPInstanceUID == result["outputs"][0]["sop_instance_uid"]
+    with Image.open(tmp_path / "out" / "report.png") as picture:
+        np.testing.assert_array_equal(np.asarray(picture), page.pixel_array)
+    need_program("dciodvfy")
+    assert _dciodvfy(tmp_path / "out" / "report.dcm") == []
+
+
+def _is_crop(dataset: pydicom.Dataset) -> bool:
+    return dataset.SeriesDescription == "HippoCrop"
+
+
+@pytest.mark.parametrize("break_it", [_nothing_to_see, _no_crop])
+def test_the_same_refusal_is_the_same_page_also_when_the_study_has_it_already(
+    make_study, crop_files, edit, run, tmp_path, break_it
+):
+    study = make_study()
+    break_it(study, crop_files=crop_files, edit=edit)
+    first_result = run(study)[-1]
+    first = _digests(tmp_path / "out")
+    time.sleep(1)  # the objects tell seconds
+    (study / "fed_back").write_bytes((tmp_path / "out" / "report.dcm").read_bytes())
+    second_result = run(study)[-1]
+    second = _digests(tmp_path / "out")
+    assert {path.name for path in first if first[path] != second[path]} == {"result.json"}
+    assert (second_result["code"], second_result["reason"]) == (first_result["code"], first_result["reason"])
+    assert [one["condition"] for one in second_result["series_considered"]].count("not-our-result") == 1
+
+
+def test_another_reason_is_another_page(make_study, crop_files, run, tmp_path):
+    study = make_study()
+    pages = []
+    for path in crop_files(study)[5], crop_files(study)[9]:
+        path.unlink()
+        run(study)
+        pages.append(pydicom.dcmread(tmp_path / "out" / "report.dcm"))
+    assert len({uid for page in pages for uid in (page.SeriesInstanceUID, page.SOPInstanceUID)}) == 4
+
+
+def test_a_study_of_our_own_results_gets_no_page(make_study, run, tmp_path):
+    run(make_study())
+    (tmp_path / "out").rename(tmp_path / "ours")
+    code, _, _, result = run(tmp_path / "ours")
+    assert (code, result["code"], result["outputs"]) == (1, "no-hippocrop-series", [])
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"result.json"}
+
+
+def test_the_second_page_belongs_to_the_report(make_study, add_series, run, tmp_path, need_program):
+    study = make_study(brain_series=2)
+    pages = []
+    for _ in range(2):
+        run(study)
+        pages.append([pydicom.dcmread(tmp_path / "out" / name) for name in ("report.dcm", "report_series.dcm")])
+        add_series(study, description="T1 late")
+    (report, second), (same_report, later) = pages
+    assert second.SeriesInstanceUID == report.SeriesInstanceUID
+    assert (report.InstanceNumber, second.InstanceNumber) == (1, 2)
+    assert second.SOPInstanceUID != report.SOPInstanceUID
+    for keyword in ("PatientID", "StudyDate", "SeriesDescription", "SeriesNumber", "SeriesDate", "SeriesTime"):
+        assert second[keyword] == report[keyword]
+    # A series more changes the second page alone, and what differs must not share a UID.
+    assert same_report == report
+    assert later.SeriesInstanceUID == second.SeriesInstanceUID
+    assert later.SOPInstanceUID != second.SOPInstanceUID
+    with Image.open(tmp_path / "out" / "report_series.png") as picture:
+        np.testing.assert_array_equal(np.asarray(picture), later.pixel_array)
+    need_program("dciodvfy")
+    assert _dciodvfy(tmp_path / "out" / "report_series.dcm") == []
 
 
 WEB = ["--dicomweb", "http://127.0.0.1:1"]
@@ -298,7 +397,7 @@ def test_a_page_that_is_left_half_written_is_no_page(make_study, run, tmp_path, 
 
     study = make_study()
     run(study)
-    monkeypatch.setattr(result_objects, "save_report_as_dcm", fail)
+    monkeypatch.setattr(study_outputs, "save_report_as_dcm", fail)
     code, _, err, result = run(study)
     assert code == 1
     assert "No space left on device [cannot-write]" in err
@@ -310,7 +409,7 @@ def test_a_fault_of_ours_is_told_without_what_it_quotes(make_study, run, monkeyp
     def fail(*_, **__):
         raise ZeroDivisionError("Phantom^0001")
 
-    monkeypatch.setattr(inference_dcm, "create_report", fail)
+    monkeypatch.setattr(study_outputs, "create_report", fail)
     code, _, err, result = run(make_study())
     assert code == 1
     assert result["code"] == "internal-error"
@@ -333,6 +432,34 @@ def test_a_failed_send_is_a_warning_and_nothing_is_lost(make_study, run, tmp_pat
     assert result["send_detail"]
     assert (tmp_path / "out" / "report.dcm").exists()
     assert _digests(study) == before
+
+
+def test_of_a_refusal_the_page_is_sent(make_study, crop_files, run, tmp_path, monkeypatch):
+    sent = []
+    monkeypatch.setattr(
+        inference_dcm, "send_to_archive", lambda paths, archive: sent.append(paths) or SendOutcome(True, "it has it")
+    )
+    study = make_study()
+    crop_files(study)[5].unlink()
+    code, out, err, result = run(study, "--send-to-orthanc")
+    assert sent == [[tmp_path / "out" / "report.dcm"]]
+    assert (code, out, result["status"], result["sent"]) == (1, "Sent: it has it\n", "refused", True)
+    assert err.endswith("[geometry-gap]\n") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("outcome", [SendOutcome(False, "no answer"), SendOutcome(True, "it has another", False)])
+def test_a_refusal_that_the_archive_does_not_have_stays_a_refusal(
+    make_study, crop_files, run, tmp_path, monkeypatch, outcome
+):
+    monkeypatch.setattr(inference_dcm, "send_to_archive", lambda paths, archive: outcome)
+    study = make_study()
+    crop_files(study)[5].unlink()
+    code, out, err, result = run(study, "--send-to-orthanc")
+    assert (code, out, result["code"], result["send_detail"]) == (1, "", "geometry-gap", outcome.detail)
+    warning, refusal = err.splitlines()
+    assert warning.startswith("warning: the results were not ") and warning.endswith(outcome.detail)
+    assert refusal.endswith("[geometry-gap]")
+    assert (tmp_path / "out" / "report.dcm").exists()
 
 
 def test_what_was_asked_for_is_sent_where_it_was_asked(make_study, run, tmp_path, monkeypatch):

@@ -248,9 +248,9 @@ LONG = make_header(
 
 def test_a_value_of_a_million_letters_costs_no_time(words):
     header = make_header(PatientName="^".join(["x" * 1_000_000] * 2), PatientID="y z" * 300_000)
-    started = time.monotonic()
+    started = time.thread_time()
     draw(np.zeros((20, 20, 20)), np.zeros((20, 20, 20), np.uint8), header=header)
-    assert time.monotonic() - started < 2
+    assert time.thread_time() - started < 2
     assert any(text.endswith("…") for text, _ in words)
 
 

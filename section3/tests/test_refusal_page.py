@@ -1,0 +1,76 @@
+"""The page of a refusal: why, in words that stay in their place, and no number that could pass for a volume."""
+
+import pytest
+from pydicom import Dataset
+
+import report
+from quality import FAIL, PASS, WARN
+from refusal_page import create_refusal_page
+
+MODEL = {"name": "hippocampus-2d", "version": "1.2", "sha256": "0123456789abcdef" * 4}
+LONG = "The likeness to the mean training crop is 0.261, expected at least 0.376. " * 14
+
+
+@pytest.fixture
+def words(monkeypatch) -> list[tuple[str, tuple[float, float, float, float]]]:
+    """Every text drawn, with its box on the page."""
+    drawn = []
+    draw_text = report.Page.text
+
+    def record(page, x, y, text, size, colour=report.NORMAL, anchor="ls"):
+        drawn.append((text, page.draw.textbbox((x, y), text, font=report.font(size), anchor=anchor)))
+        return draw_text(page, x, y, text, size, colour, anchor)
+
+    monkeypatch.setattr(report.Page, "text", record)
+    return drawn
+
+
+def _check(name: str, verdict: str, value: float | None = 0.261) -> dict:
+    return {"name": name, "value": value, "limit": "at least 0.376", "source": "208 crops", "verdict": verdict}
+
+
+def _series(count: int) -> list[dict]:
+    row = {"description": "T1post", "instances": 22, "accepted": False, "condition": "description", "reason": "another"}
+    return [row] * count
+
+
+def _draw(reason="a slice is missing", quality=(), series=1, header=None):
+    return create_refusal_page(header or Dataset(), "unfit-input", reason, quality, _series(series), MODEL)
+
+
+def test_it_says_who_and_why(words):
+    header = Dataset()
+    header.PatientName, header.PatientID, header.StudyDate = "Doe^Jane", "ID-7", "20200119"
+    page = _draw(quality=[_check("one_piece", FAIL), _check("size_x", PASS, 35), _check("doubt", WARN)], header=header)
+    assert (page.mode, page.size) == ("RGB", report.SIZE)
+    texts = [text for text, _ in words]
+    for expected in ("Doe, Jane", "ID-7", "2020-01-19", "A slice is missing", "Code: unfit-input", "T1post"):
+        assert expected in texts
+    row = texts.index("one piece")
+    assert texts[row : row + 4] == ["one piece", "0.261", "at least 0.376", "208 crops"]
+    assert "size x" not in texts and "doubt" not in texts
+    assert "Research use only" in " ".join(texts)
+    assert "0123456789ab" in " ".join(texts)
+
+
+def test_it_has_no_table_of_checks_where_none_failed(words):
+    _draw(quality=[_check("size_x", PASS, 35)])
+    assert "Failed check" not in [text for text, _ in words]
+
+
+@pytest.mark.parametrize("reason", ["a gap", LONG, "x" * 1000, "\ud55c\uad6d\u8a9e <b>"])
+@pytest.mark.parametrize("checks", [0, 3, 20])
+@pytest.mark.parametrize("series", [0, 5, 50])
+def test_all_words_stay_in_their_place(words, reason, checks, series):
+    _draw(reason, [_check("likeness", FAIL, None)] * checks, series)
+    for text, (left, top, right, bottom) in words:
+        assert left >= report.MARGIN - 2 and right <= report.SIZE[0] - report.MARGIN + 1, text
+        assert top >= 0 and bottom <= report.SIZE[1], text
+    boxes = [box for text, box in words if text.strip()]
+    for number, (left, top, right, bottom) in enumerate(boxes):
+        for other in boxes[:number]:
+            overlap = min(right, other[2]) - max(left, other[0]), min(bottom, other[3]) - max(top, other[1])
+            assert min(overlap) <= 2, (words[number], other)
+    for shown, count, what in (("T1post", series, "more series"), ("likeness", checks, "more, all")):
+        texts = [text for text, _ in words]
+        assert texts.count(shown) == count or any(what in text for text in texts)
