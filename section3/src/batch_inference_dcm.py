@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
 
+from dicom_series import load_rules
 from engines import LOCAL_ENGINES, Engine, SerialExecutor, dask_engine, local_engine
 from inference_dcm import (
     DEFAULT_OUTPUT,
@@ -243,6 +244,7 @@ def _batch(args: argparse.Namespace, files: list[Path], output_dir: Path) -> Bat
     """Everything from the files to the results. Raises Refusal where no study can be worked on at all."""
     model_path = args.model_path.absolute()
     model = UNetInferenceAgent(model_path).identity  # a bad model is told once, not by every worker
+    conditions = load_rules(args.rules)
     engine = (
         dask_engine(args.scheduler, args.timeout)
         if args.scheduler
@@ -263,6 +265,7 @@ def _batch(args: argparse.Namespace, files: list[Path], output_dir: Path) -> Bat
                 send=sender(args),
                 resume=args.resume,
                 pseudonymous=args.pseudonymous,
+                conditions=conditions,
             )
             for uid in sorted(studies)
         ]

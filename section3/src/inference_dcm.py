@@ -58,7 +58,7 @@ from identity import Identity, pseudonym
 from quality import PASS, assess_input, assess_output, limits_beside, nothing_checked
 from refusal import Refusal
 from study_outputs import Measurement, without_our_results, write_outputs, write_refusal
-from study_result import StudyResult, write_result
+from study_result import StudyResult, rules_sha256, write_result
 from unet_inference_agent import UNetInferenceAgent
 from verify_results import VerificationError
 
@@ -82,7 +82,8 @@ def process_single_study(
     Pseudonymous pages do not say whose study it is. What an earlier run left in `output_dir` under the same names is
     replaced, or removed when there is no result now.
     """
-    result = StudyResult(model=agent.identity)
+    conditions = conditions or load_rules()
+    result = StudyResult(model=agent.identity, rules_sha256=rules_sha256(conditions))
     try:
         study = open_study(files, result)
         result.pseudonym = pseudonym(study.uid) if pseudonymous else None
@@ -195,6 +196,7 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="a page without name, identifiers and dates; in their headers the DICOM objects keep them",
     )
+    parser.add_argument("--rules", type=Path, default=DEFAULT_RULES, metavar="FILE", help="which series is the input")
     parser.add_argument("--model-path", type=Path, default=DEFAULT_MODEL, metavar="FILE", help="the exported model")
     archive = parser.add_mutually_exclusive_group()
     archive.add_argument("--send-to-orthanc", action="store_true", help="send the results to the archive (C-STORE)")
@@ -244,7 +246,6 @@ def _parser() -> argparse.ArgumentParser:
     where.add_argument("--study", type=_uid, metavar="UID", help="fetch this study from the archive of --dicomweb")
     parser.add_argument("--send-back", action="store_true", help="with --study: send the results to that archive too")
     parser.add_argument("--series", metavar="UID", help="the series to take where several could be the input")
-    parser.add_argument("--rules", type=Path, default=DEFAULT_RULES, metavar="FILE", help="which series is the input")
     parser.add_argument("--explain", action="store_true", help="print the verdict on every series of the study")
     add_common_options(parser)
     return parser

@@ -1,16 +1,17 @@
 """What became of one study, and its folder of outputs: whole, or not there."""
 
+import hashlib
 import json
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from dicom_results import MEASUREMENTS, OVERLAY, PAGE, SEGMENTATION, SERIES_PAGE
-from dicom_series import NOT_OUR_RESULT
+from dicom_series import NOT_OUR_RESULT, Condition
 from quality import FAIL, Check, worst
 from refusal import Refusal
 
@@ -71,6 +72,11 @@ class StudyResult:
             yield
         finally:
             self.seconds[step] = round(self.seconds.get(step, 0) + time.perf_counter() - start, 3)
+
+
+def rules_sha256(conditions: Sequence[Condition]) -> str:
+    """A digest of the conditions for the input: other ones may choose another series."""
+    return hashlib.sha256(repr(tuple(conditions)).encode()).hexdigest()
 
 
 @contextmanager

@@ -3,16 +3,16 @@
 import functools
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from archive import SendOutcome
-from dicom_series import read_study, study_uid_of
+from dicom_series import Condition, load_rules, read_study, study_uid_of
 from inference_dcm import process_single_study
 from refusal import Refusal
-from study_result import RESULT, StudyResult
+from study_result import RESULT, StudyResult, rules_sha256
 from unet_inference_agent import UNetInferenceAgent
 
 Send = Callable[[list[Path]], SendOutcome]
@@ -31,6 +31,7 @@ class StudyTask:
     send: Send | None = None
     resume: bool = False
     pseudonymous: bool = False
+    conditions: Sequence[Condition] = field(default_factory=load_rules)
 
 
 def study_uids_of(files: list[Path]) -> list[str | Refusal | None]:
@@ -51,7 +52,14 @@ def work_on(task: StudyTask) -> tuple[StudyResult, bool]:
     if task.resume and (earlier := proven_result(task)):
         return earlier, True
     agent = _load_agent(task.model_path, task.model_sha256, task.threads)
-    result = process_single_study(task.files, agent, task.output_dir, send=task.send, pseudonymous=task.pseudonymous)
+    result = process_single_study(
+        task.files,
+        agent,
+        task.output_dir,
+        send=task.send,
+        conditions=task.conditions,
+        pseudonymous=task.pseudonymous,
+    )
     result.study_instance_uid = result.study_instance_uid or task.study_uid or None
     return result, False
 
@@ -67,8 +75,8 @@ def _load_agent(model_path: Path, sha256: str, threads: int) -> UNetInferenceAge
 def proven_result(task: StudyTask) -> StudyResult | None:
     """The earlier result where working on the study could only repeat it, else None.
 
-    It must be a success of the same model on the same instances, newer than their files, sent if it is to be sent, and
-    its own files must be what they were.
+    It must be a success of the same model and rules on the same instances, newer than their files, sent if it is to be
+    sent, and its own files must be what they were.
     """
     path = task.output_dir / RESULT
     try:
@@ -76,6 +84,7 @@ def proven_result(task: StudyTask) -> StudyResult | None:
         if (
             result.status == "success"
             and result.model["sha256"] == task.model_sha256
+            and result.rules_sha256 == rules_sha256(task.conditions)
             and (result.sent or not task.send)
             and bool(result.pseudonym) == task.pseudonymous
             and path.stat().st_mtime > max(file.stat().st_mtime for file in task.files)

@@ -86,6 +86,29 @@ def test_all_succeeded_exits_0_and_the_summary_goes_where_it_is_asked(make_study
     assert json.loads(path.read_text())["studies"][0]["study_instance_uid"] == _uid(study)
 
 
+def test_the_rules_of_a_site_choose_the_series(make_study, edit, tmp_path, threshold_model, capfd):
+    study = make_study(1, "root/1")
+    edit(list_files(study), _rename_crop)
+    arguments = [str(tmp_path / "root"), "--output-dir", str(tmp_path / "out"), "--model-path", str(threshold_model)]
+    arguments += ["--max-workers", "1", "--resume"]
+    rules = [{"name": "crop", "attribute": "SeriesDescription", "test": "is", "values": ["MTL crop"]}]
+    (tmp_path / "rules.json").write_text(json.dumps(rules))
+    assert main([*arguments, "--rules", str(tmp_path / "rules.json")]) == 0
+    assert main(arguments) == 1  # what other rules chose is no earlier result
+    assert "[no-hippocrop-series]" in capfd.readouterr().out
+
+    (tmp_path / "rules.json").write_text("{}")
+    assert main([*arguments, "--rules", str(tmp_path / "rules.json")]) == 1
+    out, err = capfd.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.endswith("[bad-rules]\n")
+
+
+def _rename_crop(dataset: pydicom.Dataset) -> None:
+    if dataset.SeriesDescription == "HippoCrop":
+        dataset.SeriesDescription = "MTL crop"
+
+
 def test_a_killed_worker_costs_nothing(make_study, tmp_path, threshold_model):
     for seed in range(6):
         make_study(seed, f"root/{seed}")

@@ -54,6 +54,10 @@ def _new_model(task, **_):
     return dataclasses.replace(task, model_sha256="0" * 64)
 
 
+def _other_rules(task, **_):
+    return dataclasses.replace(task, conditions=task.conditions[:-1])
+
+
 def _an_instance_more(task, add_series, **_):
     more = add_series(task.files[0].parent)
     for path in more:
@@ -97,6 +101,7 @@ def _not_yet_sent(task, **_):
     "change",
     [
         _new_model,
+        _other_rules,
         _an_instance_more,
         _an_instance_less,
         _a_newer_file,
