@@ -13,7 +13,8 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from nibabel.processing import resample_from_to, resample_to_output
+from nibabel.affines import apply_affine, voxel_sizes
+from nibabel.processing import resample_from_to
 from tqdm import tqdm
 
 from hippocampus_data import SPACING_TOLERANCE, DataError, nifti_files, read_nifti
@@ -26,11 +27,17 @@ NAMES = {"anterior": "anterior", "posterior": "posterior", "whole": "total"}
 
 
 def to_model_grid(image: nib.Nifti1Image) -> nib.Nifti1Image:
-    """The same image in RAS at 1 mm: axes reordered; resampled (cubic) only where spacing or obliquity ask for it."""
+    """The same image in RAS at 1 mm: axes reordered; resampled (cubic) only where spacing or obliquity ask for it.
+
+    Resampled it keeps its middle and its size in mm, as the model relies on the margins that crops leave.
+    """
     ras = nib.as_closest_canonical(image)
     if np.allclose(ras.affine[:3, :3], np.eye(3), atol=SPACING_TOLERANCE):
         return ras
-    return resample_to_output(ras, voxel_sizes=(1, 1, 1), order=3, mode="nearest")
+    shape = np.maximum(np.round(ras.shape * voxel_sizes(ras.affine)), 1).astype(int)
+    affine = np.eye(4)
+    affine[:3, 3] = apply_affine(ras.affine, (np.array(ras.shape) - 1) / 2) - (shape - 1) / 2
+    return resample_from_to(ras, (shape, affine), order=3, mode="nearest")
 
 
 def segment(image: nib.Nifti1Image, model: ExportedModel) -> np.ndarray:

@@ -9,7 +9,7 @@ import pytest
 import phantom
 from model_export import ExportedModel, write_card
 from phantom import make_phantom
-from predict import main
+from predict import main, to_model_grid
 
 MODEL = Path(__file__).resolve().parents[2] / "section3" / "model" / "model.onnx"
 
@@ -64,6 +64,18 @@ def test_other_spacings_give_the_same_volume(tmp_path, spacing):
     assert found["other.nii.gz"]["total_mm3"] == pytest.approx(
         np.count_nonzero(other.dataobj) * np.prod(spacing), rel=1e-3
     )
+
+
+def test_a_turned_crop_keeps_its_size_and_its_middle():
+    cosine, sine = np.cos(np.radians(20)), np.sin(np.radians(20))
+    affine = np.array([[cosine, -sine, 0, 5], [sine, cosine, 0, -7], [0, 0, 1, 3], [0, 0, 0, 1]]) @ np.diag(
+        [0.5, 1, 2, 1]
+    )
+    image = nib.Nifti1Image(np.zeros((70, 50, 18), np.float32), affine)
+    grid = to_model_grid(image)
+    assert grid.shape == (35, 50, 36)
+    middles = [nib.affines.apply_affine(one.affine, (np.array(one.shape) - 1) / 2) for one in (image, grid)]
+    np.testing.assert_allclose(*middles)
 
 
 def test_the_card_s_intervals_are_told(tmp_path):
