@@ -30,6 +30,7 @@ from inference_dcm import (
     sender,
     validate_study_directory,
 )
+from quality import PASS
 from refusal import Refusal
 from study_result import StudyResult, write_json, write_result, write_text
 from study_worker import StudyTask, study_uids_of, work_on
@@ -111,14 +112,15 @@ class BatchProcessingStats:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(
             ["study_instance_uid", "series_instance_uid", "status", "code"]
-            + [f"{name}_mm3" for name in STRUCTURES]
+            + [f"{name}_{column}" for name in STRUCTURES for column in ("mm3", "low_mm3", "high_mm3")]
+            + ["quality", "quality_not_passed"]
             + ["sent", "seconds", *(f"seconds_{step}" for step in steps)]
         )
         for result in self._ordered():
-            volumes = result.volumes_mm3 or {}
             writer.writerow(
                 [result.study_instance_uid, result.series_instance_uid, result.status, result.code]
-                + [volumes.get(name) for name in STRUCTURES]
+                + [number for name in STRUCTURES for number in _volume_and_interval(result, name)]
+                + [result.quality_verdict, _not_passed(result)]
                 + [result.sent, round(sum(result.seconds.values()), 3), *(result.seconds.get(step) for step in steps)]
             )
         return text.getvalue()
@@ -132,6 +134,17 @@ class BatchProcessingStats:
 
     def _ordered(self) -> list[StudyResult]:
         return sorted(self.results, key=lambda result: result.study_instance_uid or "")
+
+
+def _volume_and_interval(result: StudyResult, structure: str) -> tuple[float | None, ...]:
+    """The volume, the low and the high end of its interval; None what there is not."""
+    low, high = (result.intervals_mm3 or {}).get(structure, (None, None))
+    return (result.volumes_mm3 or {}).get(structure), low, high
+
+
+def _not_passed(result: StudyResult) -> str:
+    """The quality checks that were not passed, each with its verdict."""
+    return ", ".join(f"{check['name']} {check['verdict']}" for check in result.quality if check["verdict"] != PASS)
 
 
 def find_hippocrop_studies(files: list[Path], executor: Executor | None = None) -> dict[str, list[Path]]:

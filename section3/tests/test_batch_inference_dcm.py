@@ -276,10 +276,52 @@ def test_the_summary_is_csv_and_json(make_study, crop_files, tmp_path, threshold
     assert (second["status"], second["code"], second["total_mm3"]) == ("refused", "geometry-gap", "")
     steps = [float(first[f"seconds_{step}"]) for step in ("read", "volume", "model", "page", "objects")]
     assert float(first["seconds"]) == pytest.approx(sum(steps), abs=0.003)
-    assert (second["seconds_model"], second["seconds_page"]) == ("", "")
+    assert (second["seconds_model"], second["seconds_objects"]) == ("", "")
+    assert float(second["seconds_page"]) > 0  # of the page that says why
+
+    assert (first["quality"], first["quality_not_passed"]) == ("warn", "model warn")  # it comes without limits
+    assert (second["quality"], second["quality_not_passed"]) == ("", "")
 
     main([*arguments, "--save-summary", str(tmp_path / "only.csv")])
     assert (tmp_path / "only.csv").read_text().startswith("study_instance_uid,")
+
+
+def test_the_summaries_have_every_volume_interval_verdict_code_and_time():
+    check = {"name": "margin", "value": 0.0, "limit": "at least 1", "source": "", "sentence": ""}
+    good = StudyResult(
+        study_instance_uid="1.1",
+        volumes_mm3={"anterior": 1500.4, "posterior": 1300.2, "total": 2800.6},
+        intervals_mm3={"anterior": [1400.0, 1600.0], "posterior": [1200.0, 1400.0], "total": [2700.0, 2900.0]},
+        quality_verdict="warn",
+        quality=[{**check, "verdict": "pass"}, {**check, "name": "doubt", "verdict": "warn"}],
+        seconds={"read": 0.25, "model": 0.5},
+    )
+    refused = StudyResult("refused", "implausible-result", study_instance_uid="1.2", quality_verdict="fail")
+    refused.quality = [{**check, "verdict": "fail"}, {**check, "name": "ratio", "verdict": "fail"}]
+    stats = BatchProcessingStats(total=2, workers=1, results=[refused, good])
+
+    first, second = csv.DictReader(stats.csv().splitlines())
+    numbers = {name: value for name, value in first.items() if name.endswith("mm3")}
+    assert numbers == {
+        "anterior_mm3": "1500.4",
+        "anterior_low_mm3": "1400.0",
+        "anterior_high_mm3": "1600.0",
+        "posterior_mm3": "1300.2",
+        "posterior_low_mm3": "1200.0",
+        "posterior_high_mm3": "1400.0",
+        "total_mm3": "2800.6",
+        "total_low_mm3": "2700.0",
+        "total_high_mm3": "2900.0",
+    }
+    assert (first["code"], first["quality"], first["quality_not_passed"]) == ("", "warn", "doubt warn")
+    assert (first["seconds"], first["seconds_read"], first["seconds_model"]) == ("0.75", "0.25", "0.5")
+    assert {second[name] for name in numbers} == {""}
+    assert (second["code"], second["quality"]) == ("implausible-result", "fail")
+    assert second["quality_not_passed"] == "margin fail, ratio fail"
+
+    in_json, _ = stats.summary()["studies"]
+    for name in ("volumes_mm3", "intervals_mm3", "quality_verdict", "quality", "code", "seconds"):
+        assert in_json[name] == getattr(good, name)
 
 
 def test_real_studies(real_studies, tmp_path, capfd):
