@@ -7,6 +7,10 @@ its grey values, and its likeness to the mean of the training crops, also when t
 The limits and the mean crop are data and belong to a model: `quality_limits.json` and `quality_template.npz` beside it,
 both written by fit_quality_limits.py, which also counts how often they refuse good crops and let nonsense pass. Numpy
 alone: importing scipy would take longer than all of this.
+
+The width of the calibrated interval is no check: it is the same share of the volume for every crop, one for each
+structure in the model's card, so a limit on it would pass all crops or none. What tells one crop's answer from
+another's is how sure the model is of its voxels: `confidence` and `doubt`.
 """
 
 from __future__ import annotations
