@@ -4,6 +4,7 @@ python run_ml_pipeline.py                      # on section1/out
 python run_ml_pipeline.py --folds 5            # cross-validation by person, then a model trained on all
 python run_ml_pipeline.py --resume ../out/RUN  # goes on where a run was stopped
 python run_ml_pipeline.py --fine-tune ../out/RUN/model.onnx --data-root DIR  # from its weights, on other data
+torchrun --standalone --nproc-per-node 2 run_ml_pipeline.py ...  # on several GPUs, or processes without one
 """
 
 import argparse
@@ -16,11 +17,12 @@ from pathlib import Path
 
 import figures
 from config import NETWORK, Config, add_options, given_settings
+from distributed import agreed, process_group, rank, world_size
 from held_out_test import run_test, write_report
 from hippocampus_data import Case, DataError, LoadHippocampusData, Split, fold_splits, split_by_person
 from model_card import data_facts, make_card
 from model_export import ExportedModel, export_model, write_card
-from unet_experiment import UNetExperiment, load_best
+from unet_experiment import UNetExperiment, choose_device, load_best
 from volume_stats import summarise, table
 
 SECTION = Path(__file__).resolve().parents[1]
@@ -32,7 +34,10 @@ def run_pipeline(config: Config, root: Path, cases: list[Case], folder: Path) ->
     """All steps of one run; with folds, one run for each and a last one on everybody."""
     names = [case.name for case in cases]
     data = data_facts(root, cases) | parent_facts(config)
-    config.save(made(folder) / "config.json")
+    if config.batch_size % world_size():
+        raise ValueError(f"setting batch_size {config.batch_size} cannot be divided among {world_size()} processes")
+    if rank() == 0:
+        config.save(made(folder) / "config.json")
 
     if not config.folds:
         split = split_by_person(names, config.test_share, config.validation_share, config.seed)
@@ -47,7 +52,7 @@ def run_pipeline(config: Config, root: Path, cases: list[Case], folder: Path) ->
         tested, labels = tested + found[0], labels + found[2]
         scores.append(found[1])
     facts = {"protocol": f"{config.folds} folds {HELD_OUT}, pooled", "config": dataclasses.asdict(config), "data": data}
-    report = write_report(folder, tested, scores, labels, facts)
+    report = write_report(folder, tested, scores, labels, facts) if rank() == 0 else None
     if config.only_fold:
         return
     print("the model for use: trained on everybody")
@@ -57,10 +62,16 @@ def run_pipeline(config: Config, root: Path, cases: list[Case], folder: Path) ->
 def train_and_test(
     config: Config, cases: list[Case], split: Split, folder: Path, data: dict, report: dict | None = None
 ) -> tuple[list[Case], list[dict], list]:
-    """One experiment in its folder; returns its test cases, their scores and labels. `report` is that of the folds."""
-    (folder / "split.json").write_text(json.dumps(dataclasses.asdict(split), indent=1) + "\n")
+    """One experiment in its folder; returns its test cases, their scores and labels. `report` is that of the folds.
+
+    Of several processes all train, and the first alone tests: the others return neither scores nor labels.
+    """
+    if rank() == 0:
+        (folder / "split.json").write_text(json.dumps(dataclasses.asdict(split), indent=1) + "\n")
     run = UNetExperiment(config, cases, split, folder)
     run.train()
+    if rank() > 0:
+        return run.test_cases, [], []
     figures.learning_curves(run.history, folder / "learning_curves.png")
 
     path = folder / "model.onnx"
@@ -133,8 +144,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         config = settings(args)
         cases = LoadHippocampusData(args.data_root)
-        print(f"{len(cases)} volumes of {len({case.person for case in cases})} persons; run: {folder}", flush=True)
-        run_pipeline(config, args.data_root, cases, folder)
+        with process_group(choose_device(config.device)):
+            folder = agreed(folder)
+            print(f"{len(cases)} volumes of {len({case.person for case in cases})} persons; run: {folder}", flush=True)
+            run_pipeline(config, args.data_root, cases, folder)
     except (DataError, ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -5,19 +5,21 @@ import dataclasses
 import math
 import pickle
 import time
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, RandomSampler
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from config import Config
+from distributed import agreed, mean_of_all, rank, world_size
 from figures import case_strip
 from hippocampus_data import Case, SlicesDataset, Split
 from volume_segmenter import VolumeSegmenter
@@ -60,6 +62,9 @@ class UNetExperiment:
 
     Its folder holds `last.pt` (everything needed to continue), `best.pt` (weights of the epoch kept), `history.csv` and
     the TensorBoard events. Where `last.pt` is there already, training goes on from it.
+
+    Under torchrun each process trains on its share of the volumes and of `batch_size`, with gradients averaged at each
+    step; the first one validates and writes, and all keep its history.
     """
 
     def __init__(self, config: Config, cases: list[Case], split: Split, folder: Path):
@@ -81,8 +86,15 @@ class UNetExperiment:
     def prepare(self) -> None:
         """Makes the training slices, the optimizer and its schedule, and continues from `last.pt` if there is one."""
         config = self.config
-        self.slices = SlicesDataset(self.train_cases, config, self.segmenter.multiple, self.device)
-        self.batches = DataLoader(self.slices, config.batch_size, shuffle=True, collate_fn=lambda batch: batch)
+        self.network = self.distribute(self.segmenter.network)
+        share = self.train_cases[rank() :: world_size()]  # by volume, so that each is augmented in one process only
+        self.slices = SlicesDataset(share, config, self.segmenter.multiple, self.device)
+        # As many slices in each process, so that none waits for another's step: the few above the mean sit out.
+        count = math.ceil(mean_of_all(len(self.slices), self.device))
+        sampler = RandomSampler(self.slices, num_samples=count)
+        self.batches = DataLoader(
+            self.slices, config.batch_size // world_size(), sampler=sampler, collate_fn=lambda batch: batch
+        )
         self.optimizer = torch.optim.AdamW(
             self.segmenter.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
@@ -93,37 +105,54 @@ class UNetExperiment:
         if (self.folder / "last.pt").exists():
             self.load_last()
 
+    def distribute(self, network: nn.Module) -> nn.Module:
+        """The network as it is trained: under torchrun, with the gradients' mean over the processes.
+
+        Batch norm is over the whole batch on CUDA; on the CPU, where torch cannot, over each process's share of it.
+        """
+        if world_size() == 1:
+            return network
+        if self.device.type == "cuda":
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        return DistributedDataParallel(network)
+
     def train(self) -> None:
         """Runs the epochs that are still to do; each ends with validation, TensorBoard and both checkpoints."""
         self.prepare()
         done = len(self.history)
-        with SummaryWriter(self.folder / "tensorboard", purge_step=done) as board:
+        writer = SummaryWriter(self.folder / "tensorboard", purge_step=done) if rank() == 0 else nullcontext()
+        with writer as board:
             for epoch in range(done, self.config.epochs):
                 started = time.perf_counter()
                 loss = self.train_epoch(epoch)
-                row = {"epoch": epoch, "learning_rate": self.schedule.get_last_lr()[0], "train_loss": loss}
-                row |= self.validate() | {"seconds": round(time.perf_counter() - started, 2)}
-                self.history.append(row)
-                self.log(row, board)
-                self.picture(epoch, board)
-                self.save()
+                if rank() == 0:
+                    row = {"epoch": epoch, "learning_rate": self.schedule.get_last_lr()[0], "train_loss": loss}
+                    row |= self.validate() | {"seconds": round(time.perf_counter() - started, 2)}
+                    self.history.append(row)
+                    self.log(row, board)
+                    self.picture(epoch, board)
+                    self.save()
+                self.history = agreed(self.history)
 
     def train_epoch(self, epoch: int) -> float:
         """One pass over all slices, freshly augmented; returns the mean loss."""
         self.segmenter.train()
+        if rank() > 0:  # each draws its own numbers, by epoch; rank 0 goes on with those that `last.pt` keeps
+            torch.manual_seed(self.config.seed + epoch * world_size() + rank())
         if self.config.augment:
             self.slices.augment()
         total = 0.0
-        with tqdm(self.batches, f"epoch {epoch + 1}/{self.config.epochs}", disable=None, leave=False) as bar:
+        title = f"epoch {epoch + 1}/{self.config.epochs}"
+        with tqdm(self.batches, title, disable=rank() > 0 or None, leave=False) as bar:
             for inputs, labels in bar:
                 with mixed_precision(self.device, self.config.amp):
-                    scores = self.segmenter.network(inputs)
+                    scores = self.network(inputs)
                 loss = segmentation_loss(scores, labels, self.config.dice_weight)
                 self.step(loss)
                 total += loss.detach()
                 if not bar.disable:
                     bar.set_postfix(loss=f"{loss.item():.3f}")
-        return float(total) / len(self.batches)
+        return mean_of_all(total, self.device) / len(self.batches)
 
     def step(self, loss: Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)

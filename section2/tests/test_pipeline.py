@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import combine_runs
+from config import Config
 from hippocampus_data import person_of
 from model_export import ExportedModel
 from run_ml_pipeline import main
@@ -179,6 +180,11 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_result(tiny, phantom_set, tm
     for a, b in zip(resumed["averaged"].values(), uninterrupted["averaged"].values(), strict=True):
         assert torch.equal(a, b)
     assert (run / "model.onnx").exists()
+
+
+@pytest.mark.parametrize("recipe", sorted(PROGRAM.parents[1].glob("recipes/*.json")), ids=lambda path: path.stem)
+def test_recipes_are_settings(recipe):
+    Config.load(recipe)
 
 
 @pytest.mark.parametrize(
