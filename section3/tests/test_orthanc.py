@@ -262,10 +262,14 @@ def test_a_study_that_is_not_there_is_a_failure(orthanc, run, tmp_path):
     assert (result["status"], result["study_instance_uid"]) == ("failed", "1.2.3")
 
 
-def test_a_study_without_a_crop_is_refused(orthanc, archives, add_series, run, tmp_path):
+def test_a_study_without_a_crop_is_refused_by_one_page_in_the_archive(orthanc, archives, add_series, run, tmp_path):
     files = add_series(tmp_path / "study", description="T1")
     assert send_to_archive(files, archives["dimse"]).stored
     uid = pydicom.dcmread(files[0]).StudyInstanceUID
-    code, _, err, _ = run("--dicomweb", orthanc.dicomweb, "--study", uid)
-    assert code == 1
-    assert err.endswith("[no-hippocrop-series]\n")
+    for _ in range(2):  # the second time the study has the page that says why: it is no reason for another one
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        code, _, err, result = run("--dicomweb", orthanc.dicomweb, "--study", uid, "--send-back")
+        assert code == 1
+        assert err.endswith("[no-hippocrop-series]\n") and err.count("\n") == 1
+        assert (result["sent"], result["stored"]) == (True, True)
+    assert len(orthanc.rest("/instances")) == len(files) + 1
