@@ -13,13 +13,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from checkpoint import load_best
 from config import Config
 from held_out_test import run_test, write_report
 from hippocampus_data import Case, DataError, LoadHippocampusData
 from model_card import data_facts, make_card
 from model_export import ExportedModel, export_model
 from run_ml_pipeline import HELD_OUT, add_folders, made
-from unet_experiment import load_best
 from volume_segmenter import AveragedSegmenter
 
 

@@ -38,8 +38,9 @@ class Config:
     dice_weight: float = setting(1.0, "loss = cross entropy + this times soft Dice; 0 leaves cross entropy alone")
     augment: bool = setting(True, "rotation, scale, shift, elastic, gamma, contrast, noise")
     amp: bool = setting(True, "mixed precision: float16 on CUDA, bfloat16 on CPUs that compute in it")
+    draw: int = setting(0, "another number: other random weights and augmentation on the same split, to average with")
     device: str = setting("auto", "auto, cpu or cuda")
-    seed: int = setting(0, "of the split, the weights and the augmentation")
+    seed: int = setting(0, "of the split, and with `draw` of the weights and the augmentation")
 
     # data
     test_share: float = setting(0.2, "of the persons, held out for the test")
@@ -50,6 +51,7 @@ class Config:
     only_fold: int = setting(0, "train and test this fold alone, of so many as `folds` says; 0: all of them")
     name: str = setting("hippovolume", "of the model, in its card")
     version: str = setting("1.0.0", "of the model, in its card")
+    teachers: list[str] = dataclasses.field(default_factory=list)  # runs to distil; have an option of their own
     fine_tune: str = ""  # the model whose weights were the start; has an option of its own
 
     def __post_init__(self):
@@ -69,6 +71,7 @@ class Config:
             "device": self.device in ("auto", "cpu", "cuda"),
             "test_share": 0 <= self.test_share < 1,
             "folds": self.folds == 0 or self.folds >= 2,
+            "teachers": not self.teachers or (self.dims == 3 and not self.fine_tune),
             "only_fold": 0 <= self.only_fold <= self.folds,
             "validation_share": 0 <= self.validation_share < 1 - self.test_share,
         }
@@ -106,5 +109,5 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def given_settings(args: argparse.Namespace) -> dict:
     """The settings among the options that were given."""
-    names = {field.name for field in dataclasses.fields(Config)} - {"fine_tune"}
+    names = {field.name for field in dataclasses.fields(Config)} - {"fine_tune", "teachers"}
     return {name: value for name, value in vars(args).items() if name in names}

@@ -16,13 +16,14 @@ from hashlib import sha256
 from pathlib import Path
 
 import figures
+from checkpoint import load_best
 from config import NETWORK, Config, add_options, given_settings
-from distributed import agreed, process_group, rank, world_size
 from held_out_test import run_test, write_report
 from hippocampus_data import Case, DataError, LoadHippocampusData, Split, fold_splits, split_by_person
 from model_card import data_facts, make_card
 from model_export import ExportedModel, export_model, write_card
-from unet_experiment import UNetExperiment, choose_device, load_best
+from processes import agreed, process_group, rank, world_size
+from unet_experiment import UNetExperiment, choose_device
 from volume_stats import summarise, table
 
 SECTION = Path(__file__).resolve().parents[1]
@@ -43,20 +44,29 @@ def run_pipeline(config: Config, root: Path, cases: list[Case], folder: Path) ->
         split = split_by_person(names, config.test_share, config.validation_share, config.seed)
         train_and_test(config, cases, split, folder, data)
         return
+    splits = fold_splits(names, config.folds, config.validation_share, config.seed)
+    if config.only_fold:
+        fold = made(folder / f"fold_{config.only_fold}")
+        train_and_test(config, cases, splits[config.only_fold - 1], fold, data)
+        return
+    report = cross_validate(config, cases, splits, folder, data)
+    print("the model for use: trained on everybody")
+    train_and_test(config, cases, Split(names, [], []), made(folder / "all"), data, report)
+
+
+def cross_validate(config: Config, cases: list[Case], splits: list[Split], folder: Path, data: dict) -> dict | None:
+    """A run for each fold; returns the report of all of them together, in the first process."""
     tested, scores, labels = [], [], []
-    for n, split in enumerate(fold_splits(names, config.folds, config.validation_share, config.seed), start=1):
-        if config.only_fold not in (0, n):
-            continue
-        print(f"fold {n} of {config.folds}")
+    for n, split in enumerate(splits, start=1):
+        print(f"fold {n} of {len(splits)}")
         found = train_and_test(config, cases, split, made(folder / f"fold_{n}"), data)
         tested, labels = tested + found[0], labels + found[2]
         scores.append(found[1])
-    facts = {"protocol": f"{config.folds} folds {HELD_OUT}, pooled", "config": dataclasses.asdict(config), "data": data}
-    report = write_report(folder, tested, scores, labels, facts) if rank() == 0 else None
-    if config.only_fold:
-        return
-    print("the model for use: trained on everybody")
-    train_and_test(config, cases, Split(names, [], []), made(folder / "all"), data, report)
+    if rank() > 0:
+        return None
+    figures.learning_curves_of_folds(sorted(folder.glob("fold_*/history.csv")), folder / "learning_curves.png")
+    facts = {"protocol": f"{len(splits)} folds {HELD_OUT}, pooled", "config": dataclasses.asdict(config), "data": data}
+    return write_report(folder, tested, scores, labels, facts)
 
 
 def train_and_test(
@@ -107,6 +117,8 @@ def made(folder: Path) -> Path:
 def settings(args: argparse.Namespace) -> Config:
     """Those of the run to resume; else the defaults, the file's or the parent model's, changed by the options given."""
     given = given_settings(args)
+    if args.teachers:
+        given["teachers"] = [str(run.resolve()) for run in args.teachers]
     if args.resume:
         return Config.load(args.resume / "config.json")
     if args.config:
@@ -134,6 +146,9 @@ def arguments() -> argparse.ArgumentParser:
     start.add_argument("--config", type=Path, metavar="FILE", help="JSON file of settings; options given here win")
     start.add_argument("--resume", type=Path, metavar="RUN", help="folder of a run to go on with, as its settings say")
     start.add_argument("--fine-tune", type=Path, metavar="MODEL", help="model.onnx of a run: its weights are the start")
+    parser.add_argument(
+        "--teachers", type=Path, nargs="+", metavar="RUN", help="runs to distil, averaged, into the first"
+    )
     add_options(parser)
     return parser
 

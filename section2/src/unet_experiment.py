@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import math
-import pickle
 import time
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -18,13 +17,16 @@ from torch.utils.data import DataLoader, RandomSampler
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from checkpoint import load_best, write_whole
 from config import Config
-from distributed import agreed, mean_of_all, rank, world_size
+from distillation import load_teachers, taught
 from figures import case_strip
 from hippocampus_data import Case, SlicesDataset, Split
+from processes import agreed, mean_of_all, rank, world_size
 from volume_segmenter import VolumeSegmenter
 from volume_stats import Dice3d
 
+DRAW_STEP = 1000  # seeds between two draws; epochs and processes count up from each
 PICTURED = 3  # cases followed in TensorBoard
 STATEFUL = ("segmenter", "averaged", "optimizer", "schedule", "scaler")  # what a run needs to go on
 
@@ -42,10 +44,11 @@ def mixed_precision(device: torch.device, wanted: bool) -> AbstractContextManage
     return torch.autocast("cpu", torch.bfloat16, enabled=bool(wanted and fast))
 
 
-def segmentation_loss(scores: Tensor, labels: Tensor, dice_weight: float) -> Tensor:
+def segmentation_loss(scores: Tensor, labels: Tensor, dice_weight: float, taught: Tensor | None = None) -> Tensor:
     """Cross entropy plus `dice_weight` times (1 - soft Dice of each structure over the batch).
 
-    scores [B, 3, *S] before softmax, labels [B, *S] int64.
+    scores [B, 3, *S] before softmax, labels [B, *S] int64. With teachers, plus the cross entropy to their probabilities
+    `taught` [B, 3, *S].
     """
     scores = scores.float()
     loss = functional.cross_entropy(scores, labels)
@@ -54,6 +57,8 @@ def segmentation_loss(scores: Tensor, labels: Tensor, dice_weight: float) -> Ten
         true = torch.stack([labels == 1, labels == 2]).flatten(1).to(found.dtype)
         dice = (2 * (found * true).sum(1) + 1) / (found.sum(1) + true.sum(1) + 1)
         loss = loss + dice_weight * (1 - dice.mean())
+    if taught is not None:
+        loss = loss + functional.cross_entropy(scores, taught.float())
     return loss
 
 
@@ -73,15 +78,22 @@ class UNetExperiment:
         self.train_cases, self.validation_cases, self.test_cases = (
             [by_name[name] for name in names] for names in (split.train, split.validation, split.test)
         )
-        torch.manual_seed(config.seed)
+        torch.manual_seed(self.random_start())
         self.device = choose_device(config.device)
         self.segmenter = VolumeSegmenter(config).to(self.device)
         if config.fine_tune:
             self.segmenter.load_state_dict(load_best(Path(config.fine_tune).parent)[1].state_dict())
+        self.teachers = load_teachers(config, folder, split)
+        if self.teachers:
+            self.teachers.to(self.device)
+            self.segmenter.load_state_dict(self.teachers.members[0].state_dict())
         self.segmenter.to(memory_format=torch.channels_last if config.dims == 2 else torch.channels_last_3d)
         average = get_ema_multi_avg_fn(config.ema_decay)
         self.averaged = AveragedModel(self.segmenter, multi_avg_fn=average, use_buffers=True)
         self.history: list[dict] = []
+
+    def random_start(self) -> int:
+        return self.config.seed + DRAW_STEP * self.config.draw
 
     def prepare(self) -> None:
         """Makes the training slices, the optimizer and its schedule, and continues from `last.pt` if there is one."""
@@ -138,7 +150,7 @@ class UNetExperiment:
         """One pass over all slices, freshly augmented; returns the mean loss."""
         self.segmenter.train()
         if rank() > 0:  # each draws its own numbers, by epoch; rank 0 goes on with those that `last.pt` keeps
-            torch.manual_seed(self.config.seed + epoch * world_size() + rank())
+            torch.manual_seed(self.random_start() + epoch * world_size() + rank())
         if self.config.augment:
             self.slices.augment()
         total = 0.0
@@ -147,7 +159,8 @@ class UNetExperiment:
             for inputs, labels in bar:
                 with mixed_precision(self.device, self.config.amp):
                     scores = self.network(inputs)
-                loss = segmentation_loss(scores, labels, self.config.dice_weight)
+                    examples = taught(self.teachers, inputs) if self.teachers else None
+                loss = segmentation_loss(scores, labels, self.config.dice_weight, examples)
                 self.step(loss)
                 total += loss.detach()
                 if not bar.disable:
@@ -200,12 +213,12 @@ class UNetExperiment:
         """`best.pt` if this epoch is the best yet (without validation: in any case), `last.pt` and `history.csv`."""
         if self.best_epoch() == len(self.history) - 1:
             weights = self.averaged.module.state_dict()
-            self.write({"config": dataclasses.asdict(self.config), "weights": weights}, "best.pt")
+            write_whole({"config": dataclasses.asdict(self.config), "weights": weights}, self.folder / "best.pt")
         state = {name: getattr(self, name).state_dict() for name in STATEFUL}
         random = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             random["cuda"] = torch.cuda.get_rng_state()
-        self.write({**state, "history": self.history, "random": random}, "last.pt")
+        write_whole({**state, "history": self.history, "random": random}, self.folder / "last.pt")
         with (self.folder / "history.csv").open("w", newline="") as file:
             table = csv.DictWriter(file, self.history[0])
             table.writeheader()
@@ -228,24 +241,3 @@ class UNetExperiment:
         torch.set_rng_state(state["random"]["cpu"].cpu())
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(state["random"]["cuda"].cpu())
-
-    def write(self, state: dict, name: str) -> None:
-        # Through another name, so that a kill in the middle leaves the checkpoint of the epoch before.
-        torch.save(state, self.folder / f"{name}.new")
-        (self.folder / f"{name}.new").replace(self.folder / name)
-
-
-def load_best(folder: Path) -> tuple[Config, VolumeSegmenter]:
-    """The settings and the model of a run's best epoch, both as `best.pt` in its folder has them.
-
-    Raises ValueError where there is no such file.
-    """
-    path = folder / "best.pt"
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        config = Config(**state["config"])
-    except (OSError, pickle.UnpicklingError, RuntimeError, TypeError, KeyError) as error:
-        raise ValueError(f"{path} holds no weights of a run ({error})") from error
-    segmenter = VolumeSegmenter(config)
-    segmenter.load_state_dict(state["weights"])
-    return config, segmenter.eval()

@@ -60,8 +60,10 @@ class VolumeSegmenter(nn.Module):
         )
 
     def forward(self, volume: Tensor) -> Tensor:
-        found = self.by_slices if self.dims == 2 else self.at_once
-        return found(normalise(volume))
+        return self.of_normalised(normalise(volume))
+
+    def of_normalised(self, volume: Tensor) -> Tensor:
+        return self.by_slices(volume) if self.dims == 2 else self.at_once(volume)
 
     def by_slices(self, volume: Tensor) -> Tensor:
         sliced = slices_along(self.plane, volume)
@@ -87,4 +89,7 @@ class AveragedSegmenter(nn.Module):
         self.members = nn.ModuleList(members)
 
     def forward(self, volume: Tensor) -> Tensor:
-        return torch.stack([member(volume) for member in self.members]).mean(dim=0)
+        return self.of_normalised(normalise(volume))
+
+    def of_normalised(self, volume: Tensor) -> Tensor:
+        return torch.stack([member.of_normalised(volume) for member in self.members]).mean(dim=0)

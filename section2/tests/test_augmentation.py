@@ -31,6 +31,13 @@ def test_anterior_stays_in_front():
         assert anterior > posterior + 5
 
 
+def test_a_share_of_volumes_keeps_its_voxels():
+    image = torch.randint(100, (64, *SIZE)).float()  # between whole numbers lies only what was interpolated
+    moved, _ = augmentation.random_geometry(image, torch.zeros(64, *SIZE, dtype=torch.uint8), SIZE)
+    off = (moved - moved.round()).abs().amax(dim=(1, 2, 3))
+    assert 0.1 < (off < 1e-2).float().mean() < 0.45
+
+
 def test_without_limits_nothing_moves(monkeypatch):
     for limit in ("ROTATION", "SCALE", "SHIFT", "ELASTIC"):
         monkeypatch.setattr(augmentation, limit, 0)

@@ -17,7 +17,7 @@ SOURCES = Path(run_ml_pipeline.__file__).parent
 # The pipeline, with what each process has after training and its random state before each augmentation kept aside.
 WITNESS = """
 import sys, torch
-import distributed, run_ml_pipeline, unet_experiment
+import processes, run_ml_pipeline, unet_experiment
 
 class Slices(unet_experiment.SlicesDataset):
     random = []
@@ -31,7 +31,7 @@ class Experiment(unet_experiment.UNetExperiment):
         seen = {"weights": dict(self.segmenter.named_parameters()), "kept": dict(self.averaged.named_parameters())}
         seen |= {"volumes": len(self.slices.images), "batch": self.batches.batch_size, "steps": len(self.batches)}
         seen |= {"history": self.history, "random": Slices.random}
-        torch.save(seen, f"{sys.argv[1]}/{distributed.rank()}.pt")
+        torch.save(seen, f"{sys.argv[1]}/{processes.rank()}.pt")
 
 unet_experiment.SlicesDataset, run_ml_pipeline.UNetExperiment = Slices, Experiment
 sys.exit(run_ml_pipeline.main(sys.argv[2:]))

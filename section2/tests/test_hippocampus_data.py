@@ -97,11 +97,14 @@ def test_holding_out_everybody_is_refused():
         split_by_person(NAMES[:2], test_share=0.9, validation_share=0, seed=0)
 
 
-@pytest.mark.parametrize("context", [1, 5])
-def test_slices_are_those_of_the_volumes(phantom_set, context):
+@pytest.mark.parametrize(
+    "context, plane, axis", [(1, "coronal", 1), (5, "coronal", 1), (3, "sagittal", 0), (3, "axial", 2)]
+)
+def test_slices_are_those_of_the_volumes(phantom_set, context, plane, axis):
     cases = LoadHippocampusData(phantom_set, max_workers=0)[:3]
-    slices = SlicesDataset(cases, Config(context=context), multiple=16, device=torch.device("cpu"))
-    assert len(slices) == sum(case.image.shape[1] for case in cases)
+    config = Config(context=context, plane=plane)
+    slices = SlicesDataset(cases, config, multiple=16, device=torch.device("cpu"))
+    assert len(slices) == sum(case.image.shape[axis] for case in cases)
     inputs, labels = slices.__getitems__(list(range(len(slices))))
     assert inputs.shape[1] == context and inputs.shape[2] % 16 == inputs.shape[3] % 16 == 0
     # Nothing of a structure is lost, and the middle channel is the labelled slice: structures are darker than the rest.

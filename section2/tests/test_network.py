@@ -4,7 +4,7 @@ from torch.nn import functional
 
 from config import Config
 from recursive_unet import UNet, UnetSkipConnectionBlock
-from volume_segmenter import VolumeSegmenter, neighbouring_slices, normalise
+from volume_segmenter import VolumeSegmenter, neighbouring_slices, normalise, slices_along
 
 
 def parameters(module: torch.nn.Module) -> int:
@@ -60,6 +60,26 @@ def test_each_slice_sees_its_neighbours():
     slices = neighbouring_slices(volume, context=3)
     assert slices.shape == (4, 3, 2, 3)
     assert slices[:, :, 0, 0].tolist() == [[0, 0, 1], [0, 1, 2], [1, 2, 3], [2, 3, 0]]
+
+
+@pytest.mark.parametrize("plane, shape", [("sagittal", (5, 4, 6)), ("coronal", (4, 5, 6)), ("axial", (4, 6, 5))])
+def test_slices_lie_along_their_plane_and_back(plane, shape):
+    volume = torch.rand(4, 5, 6)
+    sliced = slices_along(plane, volume)
+    assert sliced.shape == shape
+    number = {"sagittal": volume[2], "coronal": volume[:, 2], "axial": volume[:, :, 2]}[plane]
+    assert torch.equal(sliced[:, 2].flatten().sort().values, number.flatten().sort().values)
+    assert torch.equal(slices_along(plane, sliced), volume)
+
+
+@pytest.mark.parametrize("plane", ["sagittal", "axial"])
+def test_other_planes_give_probabilities_of_the_same_volume(plane):
+    segmenter = VolumeSegmenter(Config(plane=plane, filters=2, depth=2)).eval()
+    coronal = VolumeSegmenter(Config(filters=2, depth=2)).eval()
+    coronal.load_state_dict(segmenter.state_dict())
+    volume = torch.rand(9, 11, 13)
+    with torch.no_grad():
+        torch.testing.assert_close(segmenter(volume), slices_along(plane, coronal(slices_along(plane, volume))))
 
 
 @pytest.mark.parametrize("dims", [2, 3])
