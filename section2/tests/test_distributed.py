@@ -56,7 +56,7 @@ def pair(options, tmp_path_factory) -> tuple[Path, list[dict], str]:
     folder = tmp_path_factory.mktemp("pair")
     (folder / "witness.py").write_text(WITNESS)
     process = torchrun(folder / "witness.py", folder, "--out", folder / "out", *options)
-    printed, errors = process.communicate(timeout=300)
+    printed, errors = process.communicate(timeout=900)
     assert process.returncode == 0, errors
     (run,) = (folder / "out").iterdir()
     return run, [torch.load(folder / f"{rank}.pt") for rank in (0, 1)], printed
@@ -107,13 +107,13 @@ def test_a_process_that_dies_ends_the_run_which_can_be_resumed(options, pair, tm
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.02)
     os.kill(process_of_rank(1, process.pid), signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=120)
     assert process.returncode > 0
     (run,) = tmp_path.iterdir()
     assert not (run / "model.onnx").exists(), "it finished before it could be stopped"
 
     process = torchrun(SOURCES / "run_ml_pipeline.py", "--data-root", options[1], "--resume", run)
-    _, errors = process.communicate(timeout=300)
+    _, errors = process.communicate(timeout=900)
     assert process.returncode == 0, errors
     resumed, uninterrupted = (torch.load(folder / "last.pt")["averaged"] for folder in (run, pair[0]))
     assert all(torch.equal(resumed[name], value) for name, value in uninterrupted.items())
