@@ -31,11 +31,15 @@ train: .venv/ready section1/out/curation.csv  ## section 2: train, test and expo
 	cd section2/src && ../../$(BIN)/python run_ml_pipeline.py
 
 RUNS := section2/out
-network: .venv/ready section1/out/curation.csv  ## section 2: make the shipped model anew, with its cross-validation (two hours)
-	cd section2/src && ../../$(BIN)/python run_ml_pipeline.py --config ../recipes/slices.json --out ../out/slices
-	cd section2/src && ../../$(BIN)/python run_ml_pipeline.py --config ../recipes/volumes.json --out ../out/volumes
-	$(BIN)/python section2/src/combine_runs.py $$(ls -d $(RUNS)/slices/* | tail -n 1) $$(ls -d $(RUNS)/volumes/* | tail -n 1) --out $(RUNS)/combined
-	cp $$(ls -d $(RUNS)/combined/* | tail -n 1)/model.onnx section3/model/model.onnx
+PIPELINE := ../../$(BIN)/python run_ml_pipeline.py
+LATEST = $$(ls -d $(RUNS)/$(1)/* | tail -n 1)
+network: .venv/ready section1/out/curation.csv  ## section 2: make the shipped models anew, with their cross-validation (four hours)
+	cd section2/src && $(PIPELINE) --config ../recipes/volumes.json --out ../out/volumes
+	cd section2/src && $(PIPELINE) --config ../recipes/volumes.json --draw 1 --out ../out/volumes_2
+	cd section2/src && $(PIPELINE) --config ../recipes/slices.json --out ../out/slices
+	$(BIN)/python section2/src/combine_runs.py $(call LATEST,volumes) $(call LATEST,volumes_2) $(call LATEST,slices) --out $(RUNS)/ensemble
+	cp $(call LATEST,volumes)/all/model.onnx section3/model/model.onnx
+	$(BIN)/python section3/src/fit_quality_limits.py
 
 section1/out/curation.csv: | .venv/ready
 	@test -d "$(DATA)/TrainingSet/images" || { echo "No data in $(DATA)/TrainingSet: run '.venv/bin/python data/get_data.py' (28 MB from the official archive) or set HIPPO_DATA to the folder that holds TrainingSet/." >&2; exit 1; }

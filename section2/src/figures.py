@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 COLOURS = {"anterior": "#E69F00", "posterior": "#56B4E9"}  # told apart by colour-blind readers too
 RGB = np.array([[0, 0, 0], [230, 159, 0], [86, 180, 233]], np.uint8)
@@ -76,6 +77,8 @@ def draw_histories(histories: list[list[dict]], path: Path) -> None:
         panel.plot(epochs, values.T, color=colour, alpha=0.35, linewidth=0.8)
         panel.plot(epochs, values.mean(axis=0), color=colour, label=f"{label}, ends at {values[:, -1].mean():.3f}")
         panel.legend(fontsize=9)
+    for panel in (losses, dice):
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     dice.set(xlabel="epoch", ylabel="validation Dice", ylim=(0.5, 1))
     losses.set(xlabel="epoch", ylabel="loss", ylim=(0, None))
     save(figure, path)
