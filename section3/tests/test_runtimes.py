@@ -40,14 +40,6 @@ def test_without_openvino_it_says_so_and_compares_the_rest(runtimes, monkeypatch
     assert "OpenVINO" not in printed.out
 
 
-@pytest.mark.skipif(not importlib.util.find_spec("openvino"), reason="openvino is not installed")
-def test_openvino_gives_the_same_labels(runtimes, images, threshold_model, capsys):
-    assert runtimes.main([str(threshold_model), "--images", str(images), "--repeats", "1"]) == 0
-    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| OpenVINO float32")]
-    assert len(rows) == 3
-    assert all(row.endswith("| 0 | 0.000% |") for row in rows)
-
-
 def test_the_table_has_the_least_of_all_repeats_and_every_voxel_that_differs(runtimes, monkeypatch, tmp_path):
     first, second = runtimes.REFERENCE, runtimes.Runtime("another", "openvino")
     model = tmp_path / "model.onnx"
