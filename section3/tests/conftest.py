@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 from pydicom.uid import EnhancedMRImageStorage
 
 import archive
+import report
 from phantom import StudyHeader, make_phantom, write_series, write_study
 
 # What the threshold model sees as its classes. Each border lies halfway, where interpolation puts it.
@@ -66,6 +67,20 @@ def pauses(monkeypatch) -> list[float]:
     made = []
     monkeypatch.setattr(archive, "sleep", made.append)
     return made
+
+
+@pytest.fixture
+def words(monkeypatch) -> list[tuple[str, tuple[float, float, float, float]]]:
+    """Every text drawn, with its box on the page."""
+    drawn = []
+    draw_text = report.Page.text
+
+    def record(page, x, y, text, size, colour=report.NORMAL, anchor="ls"):
+        drawn.append((text, page.draw.textbbox((x, y), text, font=report.font(size), anchor=anchor)))
+        return draw_text(page, x, y, text, size, colour, anchor)
+
+    monkeypatch.setattr(report.Page, "text", record)
+    return drawn
 
 
 @pytest.fixture

@@ -11,20 +11,6 @@ MODEL = {"name": "hippocampus-2d", "version": "1.2", "sha256": "0123456789abcdef
 LONG = "The likeness to the mean training crop is 0.261, expected at least 0.376. " * 14
 
 
-@pytest.fixture
-def words(monkeypatch) -> list[tuple[str, tuple[float, float, float, float]]]:
-    """Every text drawn, with its box on the page."""
-    drawn = []
-    draw_text = report.Page.text
-
-    def record(page, x, y, text, size, colour=report.NORMAL, anchor="ls"):
-        drawn.append((text, page.draw.textbbox((x, y), text, font=report.font(size), anchor=anchor)))
-        return draw_text(page, x, y, text, size, colour, anchor)
-
-    monkeypatch.setattr(report.Page, "text", record)
-    return drawn
-
-
 def _check(name: str, verdict: str, value: float | None = 0.261) -> dict:
     return {"name": name, "value": value, "limit": "at least 0.376", "source": "208 crops", "verdict": verdict}
 

@@ -34,20 +34,6 @@ def draw(volume, labels, spacing=(1.0, 1.0, 1.0), header=None, series="HippoCrop
     return create_report(volume, labels, spacing, header or Dataset(), volumes, model, series)
 
 
-@pytest.fixture
-def words(monkeypatch) -> list[tuple[str, tuple[float, float, float, float]]]:
-    """Every text drawn, with its box on the page."""
-    drawn = []
-    draw_text = report.Page.text
-
-    def record(page, x, y, text, size, colour=report.NORMAL, anchor="ls"):
-        drawn.append((text, page.draw.textbbox((x, y), text, font=report.font(size), anchor=anchor)))
-        return draw_text(page, x, y, text, size, colour, anchor)
-
-    monkeypatch.setattr(report.Page, "text", record)
-    return drawn
-
-
 # --- geometry
 
 
