@@ -43,7 +43,8 @@ def combine(runs: list[Path], root: Path, cases: list[Case], folder: Path) -> No
     final = [run / "all" if folds else run for run in runs]
     training = {**data, "networks": [ExportedModel(run / "model.onnx").card["training"] for run in final]}
     averaged = AveragedSegmenter([load_best(run)[1] for run in final])
-    export_model(averaged, folder / "model.onnx", make_card(configs[0], training, report))
+    named = dataclasses.replace(configs[0], name=f"{configs[0].name}-ensemble")
+    export_model(averaged, folder / "model.onnx", make_card(named, training, report))
     print(f"model: {folder / 'model.onnx'}")
 
 
