@@ -55,7 +55,7 @@ from dicom_volume import (
 from dicomweb import DicomWebArchive, parse_url
 from dimse import DimseArchive
 from identity import Identity, pseudonym
-from quality import PASS, assess_input, assess_output, limits_beside, nothing_checked
+from quality import PASS, assess_input, assess_output, is_cut, limits_beside, nothing_checked
 from refusal import Refusal
 from study_outputs import Measurement, without_our_results, write_outputs, write_refusal
 from study_result import StudyResult, rules_sha256, write_result
@@ -171,7 +171,8 @@ def segment(source: SourceVolume, agent: UNetInferenceAgent, result: StudyResult
         raise Refusal("nothing-found", "the model finds no hippocampus with both parts")
     with result.timed("quality"):
         if limits:
-            result.require_shown(assess_output(probabilities, agent.identity["sha256"], limits), "implausible-result")
+            checks = assess_output(probabilities, agent.identity["sha256"], limits)
+            result.require_shown(checks, "structure-cut" if is_cut(checks) else "implausible-result")
     return labels
 
 

@@ -247,6 +247,11 @@ def assess_output(probabilities: np.ndarray, model_sha256: str, limits: Limits) 
     return checks
 
 
+def is_cut(checks: Iterable[Check]) -> bool:
+    """Does the structure reach the edge of the crop, as where slices at its end are missing?"""
+    return any(check.name == "margin" and check.verdict == FAIL for check in checks)
+
+
 def _checks(measures: Iterable[Measure], values: Mapping[str, float], limits: Limits) -> list[Check]:
     return [_check(measure, float(values[measure.name]), limits.ranges[measure.name]) for measure in measures]
 

@@ -24,6 +24,7 @@ from dicom_segmentation import save_segmentation
 from dicom_series import list_files
 from dimse import DimseArchive
 from inference_dcm import main
+from phantom import make_phantom, write_study
 
 ANTERIOR_MM3, POSTERIOR_MM3 = 4 * 5 * 6, 4 * 7 * 6  # of the blocks
 
@@ -505,3 +506,10 @@ def test_real_studies(real_studies, name, tmp_path, capfd):
     result = json.loads((tmp_path / "result.json").read_text())
     assert 2382 <= result["volumes_mm3"]["total"] <= 4401  # what the training labels span
     assert "warning" not in capfd.readouterr().err.lower()
+
+
+def test_slices_missing_at_the_end_of_the_structure_have_a_code_of_their_own(tmp_path, capsys):
+    crop = make_phantom(seed=3).image[:, :, 7:]  # the structure begins at the fifth slice
+    study = write_study(tmp_path / "study", crop, brain_series=0)
+    assert main([str(study), "--output-dir", str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().err.endswith("[structure-cut]\n")

@@ -22,7 +22,8 @@ def _codes_in_the_programs() -> set[str]:
             if isinstance(node, ast.Call):
                 name = getattr(node.func, "id", getattr(node.func, "attr", ""))
                 place = {"Refusal": 0, "stop": 1, "require_shown": 1}.get(name, len(node.args))
-                codes |= {one.value for one in node.args[place : place + 1] if isinstance(one, ast.Constant)}
+                given = [part for argument in node.args[place : place + 1] for part in ast.walk(argument)]
+                codes |= {part.value for part in given if isinstance(part, ast.Constant)}
             elif isinstance(node, ast.Constant) and re.fullmatch(r"geometry(-[a-z]+)+", str(node.value)):
                 codes.add(node.value)
     return codes
