@@ -17,7 +17,7 @@ import figures
 from combine_runs import tested_parts
 from held_out_test import run_test
 from hippocampus_data import Case, DataError, LoadHippocampusData, person_of
-from run_ml_pipeline import CURATED
+from run_ml_pipeline import add_data_root
 from volume_stats import STRUCTURES, score_volume, standard_error
 
 
@@ -53,7 +53,7 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path, nargs=2, metavar="RUN", help="folder of a finished run, same data and folds")
     parser.add_argument("--names", nargs=2, metavar="NAME", help="what to call the runs (their folders)")
-    parser.add_argument("--data-root", type=Path, default=CURATED, help="with images/ and labels/ (section1/out)")
+    add_data_root(parser)
     parser.add_argument("--figure", type=Path, metavar="FILE", help="also draw every volume, PNG or SVG")
     return parser
 

@@ -29,13 +29,14 @@ def load_teachers(config: Config, folder: Path, split: Split) -> AveragedSegment
             raise DataError(f"{teacher} has learned from volumes held out here: give its --seed, --folds and shares")
     if not folders:
         return None
-    first, _ = load_best(folders[0])
+    loaded = [load_best(teacher) for teacher in folders]
+    first, _ = loaded[0]
     for name in sorted(NETWORK):
         if getattr(first, name) != getattr(config, name):
             raise ValueError(
                 f"setting {name} is {getattr(config, name)}, but {getattr(first, name)} in {folders[0]}, the start"
             )
-    return AveragedSegmenter([load_best(teacher)[1] for teacher in folders])
+    return AveragedSegmenter([segmenter for _, segmenter in loaded])
 
 
 @torch.no_grad()

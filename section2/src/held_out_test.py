@@ -1,6 +1,5 @@
 """The test on held-out volumes: scores by exported models, their tables and figures."""
 
-import csv
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ from disagreement import best_and_worst
 from hippocampus_data import Case, person_of
 from model_export import ExportedModel
 from volume_interval import calibrate
-from volume_stats import STRUCTURES, score_volume, standard_error, table, write_scores
+from volume_stats import STRUCTURES, score_volume, standard_error, table, write_rows, write_scores
 
 
 def run_test(models: list[ExportedModel], cases: list[Case]) -> tuple[list[dict], list[np.ndarray]]:
@@ -58,13 +57,6 @@ def by_fold(folds: list[list[dict]]) -> list[dict]:
             row |= {f"{structure}_dice": float(np.mean(dice)), f"{structure}_se": standard_error(dice, persons)}
         rows.append(row)
     return rows
-
-
-def write_rows(rows: list[dict], path: Path) -> None:
-    with path.open("w", newline="") as file:
-        table = csv.DictWriter(file, rows[0])
-        table.writeheader()
-        table.writerows(rows)
 
 
 def fold_table(rows: list[dict]) -> str:

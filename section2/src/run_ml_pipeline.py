@@ -131,9 +131,13 @@ def settings(args: argparse.Namespace) -> Config:
     return Config(**given)
 
 
+def add_data_root(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data-root", type=Path, default=CURATED, help="with images/ and labels/ (section1/out)")
+
+
 def add_folders(parser: argparse.ArgumentParser) -> None:
     """Where the data come from and where results go."""
-    parser.add_argument("--data-root", type=Path, default=CURATED, help="with images/ and labels/ (section1/out)")
+    add_data_root(parser)
     parser.add_argument(
         "--out", type=Path, default=SECTION / "out", help="where the run's folder is made (section2/out)"
     )

@@ -1,6 +1,5 @@
 """Training and testing of one network on one split, in one folder that survives interruption."""
 
-import csv
 import dataclasses
 import math
 import time
@@ -24,7 +23,7 @@ from figures import case_strip
 from hippocampus_data import Case, SlicesDataset, Split
 from processes import agreed, mean_of_all, rank, world_size
 from volume_segmenter import VolumeSegmenter
-from volume_stats import Dice3d
+from volume_stats import Dice3d, write_rows
 
 DRAW_STEP = 1000  # seeds between two draws; epochs and processes count up from each
 PICTURED = 3  # cases followed in TensorBoard
@@ -219,10 +218,7 @@ class UNetExperiment:
         if self.device.type == "cuda":
             random["cuda"] = torch.cuda.get_rng_state()
         write_whole({**state, "history": self.history, "random": random}, self.folder / "last.pt")
-        with (self.folder / "history.csv").open("w", newline="") as file:
-            table = csv.DictWriter(file, self.history[0])
-            table.writeheader()
-            table.writerows(self.history)
+        write_rows(self.history, self.folder / "history.csv")
 
     def best_epoch(self) -> int:
         """Index of the epoch with the best validation Dice; the last one where nothing was validated."""

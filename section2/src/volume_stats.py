@@ -128,6 +128,14 @@ def write_scores(folder: Path, stem: str, scores: list[dict], facts: dict) -> di
     return report
 
 
+def write_rows(rows: list[dict], path: Path) -> None:
+    """CSV with a line for each row; the first row names the columns."""
+    with path.open("w", newline="") as file:
+        table = csv.DictWriter(file, rows[0])
+        table.writeheader()
+        table.writerows(rows)
+
+
 def table(summary: dict) -> str:
     """The summary's main figures as lines for a terminal: mean ± standard deviation over volumes."""
     lines = [f"{'mean ± SD':10}{'Dice':>14}{'HD95 mm':>14}{'ASD mm':>14}{'|volume error| %':>20}{'bias %':>16}"]

@@ -84,6 +84,20 @@ def words(monkeypatch) -> list[tuple[str, tuple[float, float, float, float]]]:
 
 
 @pytest.fixture
+def require_apart() -> Callable:
+    """require_apart(words): no text of a page lies on another."""
+
+    def require(words: list[tuple[str, tuple[float, float, float, float]]]) -> None:
+        boxes = [box for text, box in words if text.strip()]
+        for number, (left, top, right, bottom) in enumerate(boxes):
+            for other in boxes[:number]:
+                overlap = min(right, other[2]) - max(left, other[0]), min(bottom, other[3]) - max(top, other[1])
+                assert min(overlap) <= 2, (words[number], other)
+
+    return require
+
+
+@pytest.fixture
 def files(tmp_path) -> list[Path]:
     """Three slices to send."""
     return write_series(tmp_path / "files", make_phantom(0, shape=(20, 20, 3)).image)

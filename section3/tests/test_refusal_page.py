@@ -47,16 +47,12 @@ def test_it_has_no_table_of_checks_where_none_failed(words):
 @pytest.mark.parametrize("reason", ["a gap", LONG, "x" * 1000, "\ud55c\uad6d\u8a9e <b>"])
 @pytest.mark.parametrize("checks", [0, 3, 20])
 @pytest.mark.parametrize("series", [0, 5, 50])
-def test_all_words_stay_in_their_place(words, reason, checks, series):
+def test_all_words_stay_in_their_place(words, require_apart, reason, checks, series):
     _draw(reason, [_check("likeness", FAIL, None)] * checks, series)
     for text, (left, top, right, bottom) in words:
         assert left >= report.MARGIN - 2 and right <= report.SIZE[0] - report.MARGIN + 1, text
         assert top >= 0 and bottom <= report.SIZE[1], text
-    boxes = [box for text, box in words if text.strip()]
-    for number, (left, top, right, bottom) in enumerate(boxes):
-        for other in boxes[:number]:
-            overlap = min(right, other[2]) - max(left, other[0]), min(bottom, other[3]) - max(top, other[1])
-            assert min(overlap) <= 2, (words[number], other)
+    require_apart(words)
     for shown, count, what in (("T1post", series, "more series"), ("likeness", checks, "more, all")):
         texts = [text for text, _ in words]
         assert texts.count(shown) == count or any(what in text for text in texts)

@@ -242,7 +242,7 @@ def test_a_value_of_a_million_letters_costs_no_time(words):
 
 @pytest.mark.parametrize("header", [Dataset(), LONG], ids=["empty", "long"])
 @pytest.mark.parametrize("shape", [(20, 20, 20), (35, 51, 36), (120, 120, 120), (20, 90, 20), (90, 20, 90)])
-def test_all_words_stay_in_their_place(words, header, shape):
+def test_all_words_stay_in_their_place(words, require_apart, header, shape):
     labels = np.zeros(shape, np.uint8)
     labels[5:9, 5:9, 5:9] = ANTERIOR
     model = {**MODEL, "name": "a rather long name of a model " * 3}
@@ -251,11 +251,7 @@ def test_all_words_stay_in_their_place(words, header, shape):
         column_end = report.MARGIN + report.COLUMN if left < VIEWS[0] - 20 else report.SIZE[0] - report.MARGIN
         assert left >= report.MARGIN - 6 and right <= column_end + 1, text
         assert top >= 0 and bottom <= report.SIZE[1], text
-    boxes = [box for text, box in words if text.strip()]
-    for number, (left, top, right, bottom) in enumerate(boxes):
-        for other in boxes[:number]:
-            overlap = min(right, other[2]) - max(left, other[0]), min(bottom, other[3]) - max(top, other[1])
-            assert min(overlap) <= 2, (words[number], other)
+    require_apart(words)
 
 
 # --- robustness
