@@ -22,28 +22,30 @@ NOTE = "Research use only"
 MARGIN = 3  # pixels
 
 
-def save_overlay(grey: np.ndarray, labels: np.ndarray, folder: Path, provenance: Provenance) -> dict[str, str]:
+def draw_overlay(grey: np.ndarray, labels: np.ndarray) -> list[Image.Image]:
+    """A picture (RGB) of every slice of grey [slices, rows, columns] uint8 with the contours of labels, as large."""
+    zoom = max(1, round(LONG_SIDE / max(grey.shape[1:])))
+    note = _note((grey.shape[2] * zoom, grey.shape[1] * zoom))
+    return [_draw_slice(plane, mask, note) for plane, mask in zip(grey, labels, strict=True)]
+
+
+def save_overlay(pictures: Sequence[Image.Image], folder: Path, provenance: Provenance) -> dict[str, str]:
     """Write 001.dcm, 002.dcm ... into `folder` and return their SOP Instance UIDs by name.
 
-    grey: [slices, rows, columns] uint8, labels: the same shape, of the sources in their order. Raises OSError if the
-    folder cannot be written.
+    pictures: of the sources in their order, enlarged by a whole number. Raises OSError if the folder cannot be written.
     """
     folder.mkdir(parents=True)
     shared = result_attributes("overlay", provenance)
     shared.BurnedInAnnotation = "NO"  # of identity there is none
     shared.FrameOfReferenceUID = provenance.frame_of_reference_uid
     shared.PositionReferenceIndicator = None
-    zoom = max(1, round(LONG_SIDE / max(grey.shape[1:])))
-    note = _note((grey.shape[2] * zoom, grey.shape[1] * zoom))
     written = {}
-    for number, source in enumerate(provenance.sources, start=1):
+    for number, (picture, source) in enumerate(zip(pictures, provenance.sources, strict=True), start=1):
         ds = Dataset()
         ds.update(shared)
-        picture = draw_slice(grey[number - 1], labels[number - 1], zoom)
-        picture.paste(note, mask=note)
         ds.update(secondary_capture(picture))
         ds.update(derived_from([source]))
-        ds.update(_plane(provenance.sources, number - 1, zoom))
+        ds.update(_plane(provenance.sources, number - 1, picture.width // source.value("Columns")))
         ds.SOPInstanceUID = provenance.uid("overlay", str(number))
         ds.InstanceNumber = number
         name = f"{number:03d}.dcm"
@@ -52,11 +54,11 @@ def save_overlay(grey: np.ndarray, labels: np.ndarray, folder: Path, provenance:
     return written
 
 
-def draw_slice(grey: np.ndarray, labels: np.ndarray, zoom: int) -> Image.Image:
-    """A slice [rows, columns], `zoom` times as large, with the rim of each structure in its colour."""
-    size = (grey.shape[1] * zoom, grey.shape[0] * zoom)
-    picture = Image.fromarray(zoom_to(grey, size, Image.Resampling.BICUBIC)).convert("RGB")
-    mask = zoom_to(labels, size, Image.Resampling.NEAREST)
+def _draw_slice(grey: np.ndarray, labels: np.ndarray, note: Image.Image) -> Image.Image:
+    """A slice [rows, columns] as large as `note`, with the rim of each structure in its colour, above all else."""
+    picture = Image.fromarray(zoom_to(grey, note.size, Image.Resampling.BICUBIC)).convert("RGB")
+    picture.paste(note, mask=note)
+    mask = zoom_to(labels, note.size, Image.Resampling.NEAREST)
     for label, colour in COLOURS.items():
         picture.paste(colour, mask=Image.fromarray(rim(mask == label)))
     return picture

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from dicom_measurements import save_measurements
-from dicom_overlay import save_overlay
+from dicom_overlay import draw_overlay, save_overlay
 from dicom_results import MEASUREMENTS, OVERLAY, SEGMENTATION, Provenance
 from dicom_segmentation import STRUCTURES, save_segmentation
 from dicom_volume import SourceVolume, to_source_slices
 from report import window
-from verify_results import verify_results
+from verify_results import verify_overlay, verify_results
 
 
 def write_objects(
@@ -35,10 +35,13 @@ def write_objects(
     with _table_spared():
         segmentation = save_segmentation(labels_by_slice, folder / SEGMENTATION, provenance)
     measurements = save_measurements(volumes_mm3, segmentation, folder / MEASUREMENTS, provenance)
-    overlay = save_overlay(grey_by_slice, labels_by_slice, folder / OVERLAY, provenance)
+    pictures = draw_overlay(grey_by_slice, labels_by_slice)
+    overlay = save_overlay(pictures, folder / OVERLAY, provenance)
 
     masks = {one.volume: np.isin(labels, one.labels) for one in STRUCTURES}
     verify_results(folder / SEGMENTATION, folder / MEASUREMENTS, masks, volumes_mm3, source)
+    paths = (folder / OVERLAY / name for name in overlay)
+    verify_overlay(dict(zip(paths, pictures, strict=True)), labels, source)
     return {
         SEGMENTATION: segmentation.SOPInstanceUID,
         MEASUREMENTS: measurements.SOPInstanceUID,

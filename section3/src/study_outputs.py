@@ -24,6 +24,7 @@ from refusal_page import create_refusal_page
 from report import create_report
 from series_page import create_series_page
 from study_result import PAGE_PICTURE, SERIES_PICTURE, StudyResult, replacing_outputs
+from verify_results import verify_picture
 
 
 @dataclass(frozen=True)
@@ -69,17 +70,21 @@ def _write_pages(measurement: Measurement, result: StudyResult, provenance: Prov
         result.quality,
     )
     _save_picture(page, folder / PAGE_PICTURE)
-    uids = {PAGE: save_report_as_dcm(page, folder / PAGE, provenance).SOPInstanceUID}
+    report = save_report_as_dcm(page, folder / PAGE, provenance)
+    verify_picture(folder / PAGE, page)
+
     page = create_series_page(result.series_to_show, shown)
     _save_picture(page, folder / SERIES_PICTURE)
-    return uids | {SERIES_PAGE: save_series_page_as_dcm(page, folder / SERIES_PAGE, provenance).SOPInstanceUID}
+    series_page = save_series_page_as_dcm(page, folder / SERIES_PAGE, provenance)
+    verify_picture(folder / SERIES_PAGE, page)
+    return {PAGE: report.SOPInstanceUID, SERIES_PAGE: series_page.SOPInstanceUID}
 
 
 def write_refusal(study: Study, result: StudyResult, folder: Path) -> list[dict]:
-    """Write the page that says why there is no number; return its names and SOP Instance UID. Raises OSError.
+    """Write the page that says why there is no number; return its names and SOP Instance UID.
 
     It belongs to the series that was chosen, or to the whole study where none was. A study of nothing but our own
-    results gets none, lest one refusal lead to the next.
+    results gets none, lest one refusal lead to the next. Raises OSError and VerificationError.
     """
     study = without_our_results(study)
     if not study.series:
@@ -94,6 +99,7 @@ def write_refusal(study: Study, result: StudyResult, folder: Path) -> list[dict]
         )
         _save_picture(page, staging / PAGE_PICTURE)
         refusal = save_refusal_as_dcm(page, staging / PAGE, provenance, earlier=folder / PAGE)
+        verify_picture(staging / PAGE, page)
     return _listed({PAGE: refusal.SOPInstanceUID, PAGE_PICTURE: None})
 
 

@@ -1,7 +1,7 @@
 """What was written, read back and compared with what was measured.
 
-The segmentation is decoded by pydicom and placed by its own positions, not by the code that wrote it: an error in
-writing cannot hide itself by being repeated here.
+Segmentation and overlay are decoded by pydicom and placed by their own positions, not by the code that wrote them: an
+error in writing cannot hide itself by being repeated here.
 """
 
 from __future__ import annotations
@@ -12,10 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
+from PIL import Image
 from pydicom import Dataset
+from pydicom.pixels import pixel_array
+from pydicom.tag import Tag
 
 from dicom_file import DICOM_ERRORS
-from dicom_volume import SourceVolume
+from dicom_volume import SourceVolume, to_source_slices
+from report import COLOURS
 
 # Of the voxel's shortest side: slices may lie unevenly within the tolerances of reading, and shift by less; a shift by
 # half a voxel or more is an error of ours.
@@ -23,6 +27,7 @@ CENTROID_TOLERANCE = 0.25
 VOLUME_TOLERANCE = 1e-6  # relative: decimal strings have 16 characters
 
 TRACKING_UID, MEASUREMENT_GROUP, VOLUME = "112040", "125007", "118565006"  # code values
+PLACE = [Tag(keyword) for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")]
 LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
 
 
@@ -65,25 +70,91 @@ def verify_results(
             raise VerificationError(f"the measurements say {found} for {name}, expected {volumes_mm3[name]} mm3")
 
 
+def verify_picture(path: Path, picture: Image.Image) -> Dataset:
+    """Decode the image at `path` and compare its pixels with the picture (RGB); returns where it lies, if it says so.
+
+    Raises VerificationError.
+    """
+    place = Dataset()
+    try:
+        pixels = pixel_array(path, ds_out=place, specific_tags=PLACE)
+    except DICOM_ERRORS as error:
+        raise VerificationError(f"{path.name} cannot be read back ({type(error).__name__})") from error
+    if not np.array_equal(pixels, np.asarray(picture)):
+        raise VerificationError(f"the pixels of {path.name} are not those that were drawn")
+    return place
+
+
+def verify_overlay(pictures: Mapping[Path, Image.Image], labels: np.ndarray, source: SourceVolume) -> None:
+    """Decode the files and compare them with what was drawn, and their contours with labels [X, Y, Z] of `source`.
+
+    By each picture's own position, a contour runs through voxels of its structure only, and through all at its border.
+    Raises VerificationError.
+    """
+    found = np.zeros_like(labels)
+    zoom = next(iter(pictures.values())).width // source.instances[0].value("Columns")
+    for path, picture in pictures.items():
+        place = verify_picture(path, picture)
+        for label, points in _contours(np.asarray(picture), place, zoom):
+            indices = _nearest_voxels(points, source)
+            if (indices < 0).any() or (indices >= labels.shape).any():
+                raise VerificationError(f"a contour in {path.name} lies outside of what was measured")
+            found[tuple(indices.T)] = label
+    found, labels = to_source_slices(found, source), to_source_slices(labels, source)
+    if (found != labels)[(found > 0) | _borders(labels)].any():
+        raise VerificationError("the contours of the overlay are not those of what was measured")
+
+
+def _contours(pixels: np.ndarray, place: Dataset, zoom: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Each label and the centres [N, 3] (RAS+, mm) of the source's pixels that its contour runs through.
+
+    pixels: [rows, columns, 3], an enlarged slice; place: where it lies, by PLACE.
+    """
+    height, width, _ = pixels.shape
+    # All but grey. In two dimensions np.nonzero takes four times as long.
+    rows, columns = np.divmod(np.flatnonzero(pixels[..., 0] != pixels[..., 2]), width)
+    if not rows.size:
+        return
+    colours = pixels[rows, columns]
+    in_plane = _in_plane(place.PixelSpacing, place.ImageOrientationPatient)
+    position = np.array(place.ImagePositionPatient, float)
+    for label, colour in COLOURS.items():
+        of_label = (colours == list(bytes.fromhex(colour[1:]))).all(axis=1)
+        inside = np.zeros((height // zoom, width // zoom), bool)
+        inside[rows[of_label] // zoom, columns[of_label] // zoom] = True
+        centres = np.argwhere(inside) * zoom + (zoom - 1) / 2
+        yield label, (centres @ in_plane + position) * LPS_TO_RAS
+
+
+def _borders(labels: np.ndarray) -> np.ndarray:
+    """The voxels of labels [slices, rows, columns] that have one of another label beside them in their slice."""
+    _, rows, columns = labels.shape
+    padded = np.pad(labels, ((0, 0), (1, 1), (1, 1)))
+    same = [padded[:, row : row + rows, column : column + columns] == labels for row in range(3) for column in range(3)]
+    return (labels > 0) & ~np.logical_and.reduce(same)
+
+
 def _read(path: Path) -> Dataset:
     return pydicom.dcmread(path)
+
+
+def _in_plane(spacing: Sequence[float], orientation: Sequence[float]) -> np.ndarray:
+    """The steps [2, 3] of a row and of a column in patient coordinates (LPS+, mm; PS3.3, equation C.7.6.2.1-1)."""
+    return np.array(orientation, float).reshape(2, 3)[::-1] * np.array(spacing, float)[:, None]
 
 
 def decode_segmentation(segmentation: Dataset) -> list[DecodedSegment]:
     """The segments of a BINARY segmentation, by segment number."""
     shared = segmentation.SharedFunctionalGroupsSequence[0]
     measures = shared.PixelMeasuresSequence[0]
-    between_rows, between_columns = (float(length) for length in measures.PixelSpacing)
-    orientation = np.array(shared.PlaneOrientationSequence[0].ImageOrientationPatient, float).reshape(2, 3)
-    # From (row, column) to patient coordinates (LPS+, mm; PS3.3, equation C.7.6.2.1-1).
-    in_plane = orientation[::-1] * [[between_rows], [between_columns]]
+    in_plane = _in_plane(measures.PixelSpacing, shared.PlaneOrientationSequence[0].ImageOrientationPatient)
     points: dict[int, list[np.ndarray]] = {item.SegmentNumber: [] for item in segmentation.SegmentSequence}
     frames = segmentation.pixel_array.reshape(-1, segmentation.Rows, segmentation.Columns)
     for pixels, groups in zip(frames, segmentation.PerFrameFunctionalGroupsSequence, strict=True):
         position = np.array(groups.PlanePositionSequence[0].ImagePositionPatient, float)
         number = groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber
         points[number].append((np.argwhere(pixels) @ in_plane + position) * LPS_TO_RAS)
-    voxel_mm3 = between_rows * between_columns * float(measures.SpacingBetweenSlices)
+    voxel_mm3 = float(np.prod([*measures.PixelSpacing, measures.SpacingBetweenSlices], dtype=float))
     return [
         DecodedSegment(item.TrackingUID, np.concatenate([np.empty((0, 3)), *points[item.SegmentNumber]]), voxel_mm3)
         for item in sorted(segmentation.SegmentSequence, key=lambda item: item.SegmentNumber)
@@ -127,11 +198,16 @@ def _referenced(group: Dataset) -> list[str]:
     return [reference.ReferencedSOPInstanceUID for reference in references]
 
 
+def _nearest_voxels(points: np.ndarray, source: SourceVolume) -> np.ndarray:
+    """Indices [N, 3] into the source's grid, of points [N, 3] (RAS+, mm)."""
+    to_index = np.linalg.inv(source.affine)
+    return np.round(points @ to_index[:3, :3].T + to_index[:3, 3]).astype(int)
+
+
 def _compare_segment(
     name: str, segment: DecodedSegment, mask: np.ndarray, volume_mm3: float, source: SourceVolume
 ) -> None:
-    to_index = np.linalg.inv(source.affine)
-    indices = np.round(segment.points @ to_index[:3, :3].T + to_index[:3, 3]).astype(int)
+    indices = _nearest_voxels(segment.points, source)
     expected = np.argwhere(mask)
     if not np.array_equal(np.unique(indices, axis=0), expected) or len(indices) != len(expected):
         raise VerificationError(f"the voxels of {name} in the segmentation are not those that were measured")

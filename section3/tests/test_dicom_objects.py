@@ -14,11 +14,12 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
+from PIL import Image
 from pydicom import Dataset, config
 from pydicom.uid import SegmentationStorage
 
 from dicom_measurements import save_measurements
-from dicom_overlay import draw_slice, save_overlay
+from dicom_overlay import draw_overlay, save_overlay
 from dicom_results import Provenance, with_history
 from dicom_segmentation import STRUCTURES, save_segmentation
 from dicom_series import list_files, read_study
@@ -30,7 +31,7 @@ from dicom_volume import (
 )
 from phantom import write_series
 from report import ANTERIOR, COLOURS, POSTERIOR
-from verify_results import VerificationError, verify_results
+from verify_results import VerificationError, verify_overlay, verify_results
 
 MODEL = {"name": "hippocampus-2d", "version": "1.2", "sha256": "0123456789abcdef" * 4}
 SPACING = (0.8, 1.1, 1.7)
@@ -121,9 +122,13 @@ def write(results: Results) -> Results:
     return results
 
 
-def add_overlay(results: Results) -> Results:
+def draw(results: Results) -> list[Image.Image]:
     slices = to_source_slices(results.labels, results.source)
-    save_overlay(slices * 100, slices, results.folder / "overlay", results.provenance)
+    return draw_overlay(slices * 100, slices)
+
+
+def add_overlay(results: Results) -> Results:
+    save_overlay(draw(results), results.folder / "overlay", results.provenance)
     return results
 
 
@@ -542,11 +547,79 @@ def test_contours_lie_within_their_structure(make):
             assert coloured.any() == (labels == label).any()
 
 
-def test_every_overlay_picture_says_what_it_is_for(make):
+def test_every_overlay_picture_says_what_it_is_for():
+    black = np.zeros((3, 11, 9), np.uint8)
+    for picture in draw_overlay(black, black):
+        drawn = np.argwhere(np.asarray(picture).any(axis=-1))
+        assert len(drawn) > 300
+        assert drawn[:, 0].min() > picture.height - 20
+
+
+def _move(axis: int, millimetres: float):
+    def move(picture: Dataset) -> None:
+        position = [float(value) for value in picture.ImagePositionPatient]
+        position[axis] += millimetres
+        picture.ImagePositionPatient = position
+
+    return move
+
+
+def _turn_over(picture: Dataset) -> None:
+    """The pixels as they are, the image said to lie the other way round."""
+    along_row = [-float(value) for value in picture.ImageOrientationPatient[:3]]
+    picture.ImageOrientationPatient = [*along_row, *picture.ImageOrientationPatient[3:]]
+
+
+def _enlarge(picture: Dataset) -> None:
+    picture.PixelSpacing = [float(value) * 1.5 for value in picture.PixelSpacing]
+
+
+def _mirror_pixels(picture: Dataset) -> None:
+    picture.PixelData = np.ascontiguousarray(picture.pixel_array[:, ::-1]).tobytes()
+
+
+def _change_a_pixel(picture: Dataset) -> None:
+    picture.PixelData = bytes([picture.PixelData[0] ^ 1]) + picture.PixelData[1:]
+
+
+def _say_other_colours(picture: Dataset) -> None:
+    picture.PlanarConfiguration = 1
+
+
+@pytest.mark.parametrize(
+    "tamper",
+    [
+        *(_move(axis, 1.2 * length) for axis, length in enumerate(SPACING)),
+        _turn_over,
+        _enlarge,
+        _mirror_pixels,
+        _change_a_pixel,
+        _say_other_colours,
+        _drop_pixels,
+    ],
+)
+def test_an_overlay_that_is_not_what_was_drawn_is_found_out(make, edit, tamper):
     results = add_overlay(make())
-    for path, labels in zip(results.pictures, to_source_slices(results.labels, results.source), strict=True):
-        pixels = pydicom.dcmread(path).pixel_array
-        plain = np.asarray(draw_slice(labels * 100, labels, pixels.shape[0] // labels.shape[0]))
-        differs = np.argwhere((pixels != plain).any(axis=-1))
-        assert len(differs) > 300
-        assert differs[:, 0].min() > pixels.shape[0] - 20
+    verify_overlay(dict(zip(results.pictures, draw(results), strict=True)), results.labels, results.source)
+    edit(results.pictures[3:4], tamper)
+    with pytest.raises(VerificationError):
+        verify_overlay(dict(zip(results.pictures, draw(results), strict=True)), results.labels, results.source)
+
+
+def test_contours_of_another_mask_are_found_out(make):
+    """As drawn, and drawn wrong: one voxel at the border has no contour, or one beside it has."""
+    results = add_overlay(make())
+    pictures = dict(zip(results.pictures, draw(results), strict=True))
+    for value in (0, ANTERIOR):
+        labels = results.labels.copy()
+        place = tuple(np.argwhere((labels > 0) if value == 0 else (labels == 0))[40])
+        labels[place] = value
+        with pytest.raises(VerificationError, match="contours"):
+            verify_overlay(pictures, labels, results.source)
+
+
+@pytest.mark.parametrize("degrees", [0, 20])
+@pytest.mark.parametrize("orientation", ORIENTATIONS[::5])
+def test_a_right_overlay_is_found_right_whatever_way_it_lies(make, orientation, degrees):
+    results = add_overlay(make(degrees, orientation=orientation))
+    verify_overlay(dict(zip(results.pictures, draw(results), strict=True)), results.labels, results.source)
