@@ -14,16 +14,21 @@ from pydicom.dataset import Dataset
 from dicom_compare import differences
 
 PAUSES = (1, 4)  # seconds before the second attempt and before the third, which is the last
+LONGEST_PAUSE = 30  # seconds that an archive may ask for; if it wants more, the user may try again later
 
 T = TypeVar("T")
 
 
 class ArchiveError(Exception):
-    """What the archive did not do, in words without a patient's data. transient: asking again may help."""
+    """What the archive did not do, in words without a patient's data.
 
-    def __init__(self, reason: str, transient: bool = False):
+    transient: asking again may help. wait: not before so many seconds have passed, it says.
+    """
+
+    def __init__(self, reason: str, transient: bool = False, wait: float = 0):
         super().__init__(reason)
         self.transient = transient
+        self.wait = wait
 
 
 class NotStoredError(ArchiveError):
@@ -100,7 +105,8 @@ def attempt(action: Callable[[], T]) -> T:
         try:
             return action()
         except ArchiveError as error:
-            if not error.transient:
+            if not error.transient or error.wait > LONGEST_PAUSE:
                 raise
+            pause = max(pause, error.wait)
         sleep(pause)
     return action()

@@ -19,6 +19,8 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException, HTTPMessage, HTTPSConnection
 from io import BytesIO
@@ -104,7 +106,7 @@ class DicomWebArchive:
             _, content = self._request("POST", "/studies", headers, body + f"\r\n--{boundary}--\r\n".encode())
             return _confirmation(content, path)
         except ArchiveError as error:
-            raise type(error)(f"did not store {path.name}: {error}", error.transient) from error
+            raise type(error)(f"did not store {path.name}: {error}", error.transient, error.wait) from error
 
     def retrieve(self, sent: Sequence[Dataset]) -> list[Dataset]:
         """See archive.Archive."""
@@ -180,7 +182,9 @@ class DicomWebArchive:
         if status == 200 or (method == "POST" and status in CONFIRMATIONS):
             return response.headers, content
         kind = NotFoundError if status == 404 else ArchiveError
-        raise kind(f"answered {_status(status)}", transient=status in TRANSIENT)
+        wait = _retry_after(response.headers)
+        asked = f", try again after {wait:.0f} s" if wait else ""
+        raise kind(f"answered {_status(status)}{asked}", status in TRANSIENT, wait)
 
     def _connection(self) -> HTTPConnection:
         url = urlsplit(self.url)
@@ -214,6 +218,17 @@ def _status(status: int) -> str:
     except ValueError:
         words = str(status)
     return f"{words} ({HINTS[status]})" if status in HINTS else words
+
+
+def _retry_after(headers: HTTPMessage) -> float:
+    """The seconds to wait, which stand there as such or as a date (RFC 9110, 10.2.3); 0 where there are none."""
+    text = headers.get("Retry-After", "").strip()
+    if text.isdecimal():
+        return float(text)
+    try:
+        return max(0.0, (parsedate_to_datetime(text) - datetime.now(timezone.utc)).total_seconds())
+    except (ValueError, TypeError):  # it is no date, or one without a time zone
+        return 0
 
 
 @contextmanager

@@ -103,3 +103,24 @@ def test_what_does_not_pass_is_given_up(transient, calls):
     with pytest.raises(ArchiveError, match="no"):
         attempt(action)
     assert len(made) == calls
+
+
+@pytest.mark.parametrize(("wait", "pause"), [(0, 1), (0.5, 1), (7, 7), (archive.LONGEST_PAUSE, archive.LONGEST_PAUSE)])
+def test_it_is_not_asked_again_before_it_wants_to_be(wait, pause, pauses):
+    errors = iter([ArchiveError("busy", True, wait)])
+
+    def action():
+        for error in errors:
+            raise error
+
+    attempt(action)
+    assert pauses == [pause]
+
+
+def test_one_that_wants_a_long_pause_is_not_waited_for(pauses):
+    def action():
+        raise ArchiveError("busy", True, archive.LONGEST_PAUSE + 1)
+
+    with pytest.raises(ArchiveError):
+        attempt(action)
+    assert pauses == []

@@ -9,6 +9,8 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -230,6 +232,39 @@ def test_one_refused_file_is_a_failure(serve, files):
 def test_what_may_pass_is_tried_again(serve, files, pauses, answer):
     assert send(files[:1], serve(answer, answer, accept, (403, {}, b""))).sent
     assert pauses == list(archive.PAUSES)
+
+
+def _in_seconds(seconds: float) -> str:
+    return format_datetime(datetime.now(timezone.utc) + timedelta(seconds=seconds), usegmt=True)
+
+
+@pytest.mark.parametrize(
+    ("said", "least", "most"),
+    [
+        ("7", 7, 7),
+        (" 0 ", 1, 1),
+        (lambda: _in_seconds(20), 15, 20),
+        (lambda: _in_seconds(-20), 1, 1),
+        ("Wed, 21 Oct 2015 07:28:00 -0000", 1, 1),
+        ("soon", 1, 1),
+        ("-5", 1, 1),
+    ],
+)
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_server_says_when_to_try_again(serve, files, pauses, said, least, most, status):
+    busy = (status, {"Retry-After": said() if callable(said) else said}, b"")
+    assert send(files[:1], serve(busy, accept, (403, {}, b""))).sent
+    (pause,) = pauses
+    assert least <= pause <= most
+
+
+@pytest.mark.parametrize("said", ["3600", "9" * 5000])
+def test_a_server_that_is_busy_for_long_is_left_alone(serve, files, pauses, said):
+    server = serve((503, {"Retry-After": said}, b""))
+    outcome = send(files, server)
+    assert not outcome.sent
+    assert "try again after" in outcome.detail
+    assert (len(server.requests), pauses) == (1, [])
 
 
 def test_what_does_not_pass_is_given_up(serve, files, pauses):
