@@ -59,20 +59,23 @@ class Provenance:
     """Where a result comes from: what its objects have in common.
 
     header: patient and study attributes. sources: the instances, or frames, that were measured, in the order of their
-    slices. model: "name", "version" and "sha256". created: when the result was first made. supersedes: items of
-    a Predecessor Documents Sequence.
+    slices. model: "name", "version" and "sha256". limits_sha256: of the limits of quality, whose verdict is on the
+    page. created: when the result was first made. supersedes: items of a Predecessor Documents Sequence, which only
+    a structured report can have: DICOM has no such attribute, and no code for such a reference, in a Segmentation or
+    a Secondary Capture. They are found through the reports, each of which names the segmentation that it measures.
     """
 
     header: Dataset
     sources: Sequence[Instance]
     model: Mapping[str, str]
     names_patient: bool = True
+    limits_sha256: str | None = None
     created: datetime = field(default_factory=datetime.now)
     supersedes: Sequence[Dataset] = ()
 
     def uid(self, *purpose: str) -> str:
         """A UID that follows from source instances, model and configuration: the same result has it at every run."""
-        configuration = [REVISION, *([] if self.names_patient else ["pseudonymous"])]
+        configuration = [REVISION, self.limits_sha256 or "", *([] if self.names_patient else ["pseudonymous"])]
         origin = [*configuration, self.model["sha256"], *sorted(self.source_uids)]
         return generate_uid(entropy_srcs=[PRODUCT, *purpose, *origin])
 
@@ -119,11 +122,9 @@ def _instances(references: Sequence[Dataset]) -> set[str]:
 
 def _reference(ds: Dataset) -> Dataset:
     """A hierarchy with one instance."""
-    instance, series, study = Dataset(), Dataset(), Dataset()
-    instance.ReferencedSOPClassUID, instance.ReferencedSOPInstanceUID = ds.SOPClassUID, ds.SOPInstanceUID
-    series.SeriesInstanceUID, series.ReferencedSOPSequence = ds.SeriesInstanceUID, [instance]
-    study.StudyInstanceUID, study.ReferencedSeriesSequence = ds.StudyInstanceUID, [series]
-    return study
+    instance = item(ReferencedSOPClassUID=ds.SOPClassUID, ReferencedSOPInstanceUID=ds.SOPInstanceUID)
+    series = item(SeriesInstanceUID=ds.SeriesInstanceUID, ReferencedSOPSequence=[instance])
+    return item(StudyInstanceUID=ds.StudyInstanceUID, ReferencedSeriesSequence=[series])
 
 
 def save_report_as_dcm(page: Image.Image, path: Path, provenance: Provenance) -> Dataset:
@@ -235,7 +236,7 @@ def _made_by(provenance: Provenance) -> Dataset:
     ds.DeviceSerialNumber = model["sha256"]
     equipment = Dataset()
     equipment.update(ds)
-    equipment.PurposeOfReferenceCodeSequence = [_code(PROCESSING_EQUIPMENT)]
+    equipment.PurposeOfReferenceCodeSequence = [code_item(PROCESSING_EQUIPMENT)]
     equipment.DeviceUID = provenance.model_uid
     equipment.ContributionDescription = f"Segmentation model, SHA-256 {model['sha256']}. {RESEARCH}"
     ds.ContributingEquipmentSequence = [equipment]
@@ -249,8 +250,8 @@ def derived_from(sources: Sequence[Instance]) -> Dataset:
     ds.DerivationDescription = f"Automatic measurement of hippocampal volume. {RESEARCH}"
     if sources:
         ds.SourceImageSequence = references(sources)
-        for item in ds.SourceImageSequence:
-            item.PurposeOfReferenceCodeSequence = [_code(SOURCE_IMAGE)]
+        for source in ds.SourceImageSequence:
+            source.PurposeOfReferenceCodeSequence = [code_item(SOURCE_IMAGE)]
     return ds
 
 
@@ -263,11 +264,10 @@ def references(sources: Sequence[Instance]) -> list[Dataset]:
             numbers.append(source.frame + 1)
     items = []
     for (sop_class, sop_instance), numbers in frames.items():
-        item = Dataset()
-        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class, sop_instance
+        reference = item(ReferencedSOPClassUID=sop_class, ReferencedSOPInstanceUID=sop_instance)
         if numbers:
-            item.ReferencedFrameNumber = sorted(numbers)
-        items.append(item)
+            reference.ReferencedFrameNumber = sorted(numbers)
+        items.append(reference)
     return items
 
 
@@ -302,10 +302,16 @@ def slice_step(sources: Sequence[Instance]) -> float:
     return float(np.linalg.norm(last - first)) / (len(sources) - 1)
 
 
-def _code(code: Code) -> Dataset:
-    item = Dataset()
-    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code.value, code.scheme_designator, code.meaning
-    return item
+def item(**attributes: object) -> Dataset:
+    """A dataset of these attributes, as an item of a sequence."""
+    ds = Dataset()
+    for keyword, value in attributes.items():
+        setattr(ds, keyword, value)
+    return ds
+
+
+def code_item(code: Code) -> Dataset:
+    return item(CodeValue=code.value, CodingSchemeDesignator=code.scheme_designator, CodeMeaning=code.meaning)
 
 
 def save(ds: Dataset, path: Path) -> None:

@@ -327,12 +327,10 @@ def consider_series(
 ) -> list[ConsideredSeries]:
     """The verdict on every series of the study; `series_uid`, where given, is one more condition.
 
-    Raises Refusal: no-such-series, bad-rules.
+    Raises Refusal: bad-rules.
     """
     conditions = list(conditions or load_rules())
     if series_uid is not None:
-        if series_uid not in {series.uid for series in study.series}:
-            raise Refusal("no-such-series", f"study {study.uid} has no series {series_uid}")
         conditions.append(Condition("chosen", "SeriesInstanceUID", "is", [series_uid]))
     return [_consider(series, conditions) for series in study.series]
 

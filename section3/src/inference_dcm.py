@@ -10,8 +10,8 @@ measurements.dcm and result.json (everything that was found). Of a study that co
 and report.png say why; they are sent as results are.
 
 Exit code 0: done. 1: refused or failed, with one line on stderr that ends in a stable code in brackets (the table is
-in refusal.py); result.json says the same. 2: usage. Results that cannot be sent are a warning: they stay where they
-are. An archive that confirms them and holds something else is a failure. Research use only.
+in refusal.py); result.json says the same. 2: usage; nothing is written. Results that cannot be sent are a warning: they
+stay where they are. An archive that confirms them and holds something else is a failure. Research use only.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 
 from archive import ArchiveError, SendOutcome, send_to_archive
-from dicom_results import PAGE
+from dicom_results import PAGE, REVISION
 from dicom_series import (
     DEFAULT_RULES,
     NOT_OUR_RESULT,
@@ -55,8 +55,8 @@ from dicom_volume import (
 from dicomweb import DicomWebArchive, parse_url
 from dimse import DimseArchive
 from identity import Identity, pseudonym
-from quality import PASS, assess_input, assess_output, is_cut, limits_beside, nothing_checked
-from refusal import Refusal
+from quality import PASS, assess_input, assess_output, is_cut, limits_beside, limits_sha256, nothing_checked
+from refusal import Refusal, printable
 from study_outputs import Measurement, without_our_results, write_outputs, write_refusal
 from study_result import StudyResult, rules_sha256, write_result
 from unet_inference_agent import UNetInferenceAgent
@@ -65,6 +65,10 @@ from verify_results import VerificationError
 SECTION = Path(__file__).resolve().parents[1]
 DEFAULT_MODEL = SECTION / "model" / "model.onnx"
 DEFAULT_OUTPUT = SECTION / "out"
+
+
+class NoSuchSeriesError(Exception):
+    """The series that was asked for is not in the study. The message, a line, names those that are."""
 
 
 def process_single_study(
@@ -80,10 +84,15 @@ def process_single_study(
 
     `conditions` choose the series, those of hippocrop_rules.json where there are none; `series_uid` narrows the choice.
     Pseudonymous pages do not say whose study it is. What an earlier run left in `output_dir` under the same names is
-    replaced, or removed when there is no result now.
+    replaced, or removed when there is no result now. Raises NoSuchSeriesError, with nothing written.
     """
     conditions = conditions or load_rules()
-    result = StudyResult(model=agent.identity, rules_sha256=rules_sha256(conditions))
+    result = StudyResult(
+        model=agent.identity,
+        rules_sha256=rules_sha256(conditions),
+        limits_sha256=limits_sha256(agent.path),
+        revision=REVISION,
+    )
     try:
         study = open_study(files, result)
         result.pseudonym = pseudonym(study.uid) if pseudonymous else None
@@ -104,6 +113,8 @@ def process_single_study(
                 result.stop("failed", "not-stored", outcome.detail)
     except Refusal as refusal:
         result.stop("refused", refusal.code, refusal.reason)
+    except NoSuchSeriesError:
+        raise
     except VerificationError as error:
         result.stop("failed", "verification-failed", str(error))
     except OSError as error:
@@ -139,8 +150,10 @@ def measure_study(
     result: StudyResult,
     conditions: Sequence[Condition] | None = None,
 ) -> Measurement:
-    """Choose, segment and measure; notes in `result` what it learns on the way. Raises Refusal."""
+    """Choose, segment and measure; notes in `result` what it learns on the way. Raises Refusal, NoSuchSeriesError."""
     identity = Identity.of(study)
+    if series_uid is not None and series_uid not in {one.uid for one in study.series}:
+        raise NoSuchSeriesError(f"no series {series_uid} in the study, which has: {_listed(study, identity)}")
     with identity.kept_out_of_refusals():
         considered = consider_series(study, series_uid, conditions)
         result.series_considered = [identity.removed_from_row(one.as_row()) for one in considered]
@@ -156,6 +169,13 @@ def measure_study(
         result.intervals_mm3 = agent.volume_intervals(result.volumes_mm3)
     header = without_our_results(study).header_for(series)
     return Measurement(header, source, identity.removed_from(series.description), labels)
+
+
+def _listed(study: Study, identity: Identity) -> str:
+    """The series that --series can name, on one line without the patient."""
+    series = without_our_results(study).series
+    names = (f"{one.uid} ({one.description or 'unnamed'}, {len(one.instances)} images)" for one in series)
+    return printable(identity.removed_from(", ".join(names)))
 
 
 def segment(source: SourceVolume, agent: UNetInferenceAgent, result: StudyResult) -> np.ndarray:
@@ -297,7 +317,7 @@ def main(argv: list[str] | None = None) -> int:
             result = process_single_study(
                 files, agent, args.output_dir, args.series, send, conditions, args.pseudonymous
             )
-    except NotADirectoryError as error:
+    except (NotADirectoryError, NoSuchSeriesError) as error:
         print(error, file=sys.stderr)
         return 2
     except Refusal as refusal:  # of the rules or the model

@@ -16,6 +16,7 @@ another's is how sure the model is of its voxels: `confidence` and `doubt`.
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -223,6 +224,12 @@ class Limits:
 def limits_beside(model_path: Path) -> Limits | None:
     """Those in the folder of the model; None where it has none."""
     return Limits.load(model_path.parent) if (model_path.parent / LIMITS_FILE).exists() else None
+
+
+def limits_sha256(model_path: Path) -> str | None:
+    """A digest of the limits beside the model: with others, another verdict may stand on the page."""
+    paths = [model_path.parent / name for name in (LIMITS_FILE, TEMPLATE_FILE)]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest() if paths[0].exists() else None
 
 
 # --- the two doors ----------------------------------------------------------------------------------------------------

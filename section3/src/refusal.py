@@ -11,7 +11,6 @@ several-studies              the files belong to more than one study
 several-patients             the files of the study name more than one PatientID
 no-hippocrop-series          no series of the study meets the conditions for the input
 several-hippocrop-series     more than one series meets them
-no-such-series               the series that was asked for is not in the study
 slices-missing               the series has fewer slices than it says itself
 too-few-slices               the series has fewer slices than a volume needs
 geometry-missing             an attribute that places a slice in space is absent or unusable

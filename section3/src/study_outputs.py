@@ -1,5 +1,6 @@
 """What is written of one study: the objects of a measurement, or the page of a refusal."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 from PIL import Image
 from pydicom.dataset import Dataset
 
+from dicom_file import Instance
 from dicom_results import (
     MEASUREMENTS,
     PAGE,
@@ -45,8 +47,7 @@ def write_outputs(measurement: Measurement, result: StudyResult, folder: Path) -
     from result_objects import write_objects  # here, as a refusal need not wait for highdicom
 
     source = measurement.source
-    provenance = Provenance(measurement.header, source.instances, result.model, names_patient=not result.pseudonym)
-    provenance = with_history(provenance, folder / MEASUREMENTS)
+    provenance = with_history(_provenance(measurement.header, source.instances, result), folder / MEASUREMENTS)
     with replacing_outputs(folder) as staging:
         with result.timed("objects"):  # before the pages, as highdicom needs the most memory
             objects = write_objects(source, measurement.labels, result.volumes_mm3, provenance, staging)
@@ -92,7 +93,7 @@ def write_refusal(study: Study, result: StudyResult, folder: Path) -> list[dict]
     chosen = [one for one in study.series if one.uid == result.series_instance_uid]
     sources = [instance for one in chosen or study.series for instance in one.instances]
     header = study.header_for(chosen[0] if chosen else Series(uid="", instances=[]))
-    provenance = Provenance(header, sources, result.model, names_patient=not result.pseudonym)
+    provenance = _provenance(header, sources, result)
     with replacing_outputs(folder) as staging, result.timed("page"):
         page = create_refusal_page(
             _shown(header, result), result.code, result.reason, result.quality, result.series_to_show, result.model
@@ -101,6 +102,10 @@ def write_refusal(study: Study, result: StudyResult, folder: Path) -> list[dict]
         refusal = save_refusal_as_dcm(page, staging / PAGE, provenance, earlier=folder / PAGE)
         verify_picture(staging / PAGE, page)
     return _listed({PAGE: refusal.SOPInstanceUID, PAGE_PICTURE: None})
+
+
+def _provenance(header: Dataset, sources: Sequence[Instance], result: StudyResult) -> Provenance:
+    return Provenance(header, sources, result.model, not result.pseudonym, result.limits_sha256)
 
 
 def without_our_results(study: Study) -> Study:

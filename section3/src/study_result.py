@@ -31,6 +31,8 @@ class StudyResult:
     series_instance_uid: str | None = None
     instances_sha256: str | None = None  # of the SOP Instance UIDs of the study
     rules_sha256: str | None = None  # of the conditions that chose the series
+    limits_sha256: str | None = None  # of the limits that decided whether its volumes may be shown
+    revision: str | None = None  # of what the objects are like
     volumes_mm3: dict[str, float] | None = None
     intervals_mm3: dict[str, list[float]] | None = None  # low and high; 90 % of true volumes lie within
     pseudonym: str | None = None  # the name on the pages in place of the patient's

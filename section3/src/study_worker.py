@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from archive import SendOutcome
+from dicom_results import REVISION
 from dicom_series import Condition, load_rules, read_study, study_uid_of
 from inference_dcm import process_single_study
+from quality import limits_sha256
 from refusal import Refusal
 from study_result import RESULT, StudyResult, rules_sha256
 from unet_inference_agent import UNetInferenceAgent
@@ -75,8 +77,8 @@ def _load_agent(model_path: Path, sha256: str, threads: int) -> UNetInferenceAge
 def proven_result(task: StudyTask) -> StudyResult | None:
     """The earlier result where working on the study could only repeat it, else None.
 
-    It must be a success of the same model and rules on the same instances, newer than their files, sent if it is to be
-    sent, and its own files must be what they were.
+    It must be a success of the same model, rules and limits on the same instances, newer than their files, sent if it
+    is to be sent, and its own files must be what they were.
     """
     path = task.output_dir / RESULT
     try:
@@ -85,6 +87,8 @@ def proven_result(task: StudyTask) -> StudyResult | None:
             result.status == "success"
             and result.model["sha256"] == task.model_sha256
             and result.rules_sha256 == rules_sha256(task.conditions)
+            and result.limits_sha256 == limits_sha256(task.model_path)
+            and result.revision == REVISION
             and (result.sent or not task.send)
             and bool(result.pseudonym) == task.pseudonymous
             and path.stat().st_mtime > max(file.stat().st_mtime for file in task.files)

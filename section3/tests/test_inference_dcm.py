@@ -20,7 +20,6 @@ import result_objects
 import study_outputs
 import study_result
 from archive import SendOutcome
-from dicom_segmentation import save_segmentation
 from dicom_series import list_files
 from dimse import DimseArchive
 from inference_dcm import main
@@ -117,13 +116,37 @@ def test_a_second_run_writes_the_same_bytes(make_study, run, tmp_path, monkeypat
     assert {path for path in first if first[path] != second[path]} <= {tmp_path / "out" / "result.json"}
 
 
-def test_what_was_written_wrong_is_no_result(make_study, run, tmp_path, monkeypatch):
-    def save_mirrored(labels, *arguments):
-        return save_segmentation(labels[:, :, ::-1], *arguments)
+def _mirrored_labels(save):
+    return lambda labels, *arguments: save(labels[:, :, ::-1], *arguments)
 
+
+def _last_first(save):
+    return lambda pictures, *arguments: save(pictures[::-1], *arguments)
+
+
+def _a_pixel_changed(save):
+    def save_page(page, *arguments):
+        page = page.copy()
+        page.putpixel((700, 500), (1, 2, 3))
+        return save(page, *arguments)
+
+    return save_page
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "fault"),
+    [
+        (result_objects, "save_segmentation", _mirrored_labels),
+        (result_objects, "draw_overlay", lambda draw: lambda grey, labels: draw(grey, labels[:, :, ::-1])),
+        (result_objects, "save_overlay", _last_first),
+        (study_outputs, "save_report_as_dcm", _a_pixel_changed),
+        (study_outputs, "save_series_page_as_dcm", _a_pixel_changed),
+    ],
+)
+def test_what_was_written_wrong_is_no_result(make_study, run, tmp_path, monkeypatch, module, name, fault):
     study = make_study()
     run(study)
-    monkeypatch.setattr(result_objects, "save_segmentation", save_mirrored)
+    monkeypatch.setattr(module, name, fault(getattr(module, name)))
     code, out, err, result = run(study)
     assert (code, out) == (1, "")
     assert err.endswith("[verification-failed]\n")
@@ -235,7 +258,7 @@ def _no_model(study, **_):
         (_no_crop, 1, "no-hippocrop-series", True),
         (_nothing_to_see, 1, "nothing-found", True),
         (_a_gap, 1, "geometry-gap", True),
-        (_wrong_series, 1, "no-such-series", True),
+        (_wrong_series, 2, None, False),
         (_text_as_model, 1, "bad-model", False),
         (_no_model, 1, "bad-model", False),
     ],
@@ -263,6 +286,18 @@ def test_bad_input_gets_one_line_and_at_most_a_page_that_says_why(
         assert err == f"{result['reason']} [{code}]\n"
         assert result["volumes_mm3"] is None
         assert {output["file"] for output in result["outputs"]} == files - {"result.json"}
+
+
+def test_a_series_that_is_not_there_is_told_with_those_that_are(make_study, crop_files, edit, run, tmp_path):
+    study = make_study()
+    edit(crop_files(study), lambda dataset: setattr(dataset, "PatientName", "HippoCrop"))  # a description may tell it
+    code, out, err, result = run(study, "--series", "1.2.3")
+    assert (code, out, result) == (2, "", None)
+    assert not (tmp_path / "out").exists()
+    series = {pydicom.dcmread(path).SeriesInstanceUID for path in list_files(study)}
+    assert len(series) == 2 and all(uid in err for uid in series)
+    assert err.startswith("no series 1.2.3 in the study") and err.count("\n") == 1
+    assert "HippoCrop" not in err
 
 
 REFUSAL_FILES = {"report.dcm", "report.png"}

@@ -11,6 +11,8 @@ import pytest
 import study_worker
 from archive import SendOutcome
 from dicom_series import list_files
+from inference_dcm import DEFAULT_MODEL
+from quality import Limits
 from refusal import Refusal
 from study_worker import StudyTask, proven_result, work_on
 
@@ -58,6 +60,11 @@ def _other_rules(task, **_):
     return dataclasses.replace(task, conditions=task.conditions[:-1])
 
 
+def _other_limits(task, tmp_path, **_):
+    Limits.load(DEFAULT_MODEL.parent).save(tmp_path)
+    return dataclasses.replace(task, model_path=tmp_path / "model.onnx")
+
+
 def _an_instance_more(task, add_series, **_):
     more = add_series(task.files[0].parent)
     for path in more:
@@ -102,6 +109,7 @@ def _not_yet_sent(task, **_):
     [
         _new_model,
         _other_rules,
+        _other_limits,
         _an_instance_more,
         _an_instance_less,
         _a_newer_file,
@@ -112,12 +120,13 @@ def _not_yet_sent(task, **_):
         _not_yet_sent,
         _change_result(status="failed"),
         _change_result(model=None),
+        _change_result(revision="0"),
         _change_result(outputs=[{"file": "report.dcm"}]),
         _change_result(what_this_version_does_not_know=1),
     ],
 )
-def test_what_is_not_proven_is_done_again(task, change, add_series, crop_files):
-    changed = change(task, add_series=add_series, crop_files=crop_files) or task
+def test_what_is_not_proven_is_done_again(task, change, add_series, crop_files, tmp_path):
+    changed = change(task, add_series=add_series, crop_files=crop_files, tmp_path=tmp_path) or task
     assert proven_result(changed) is None
 
 
