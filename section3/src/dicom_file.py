@@ -7,7 +7,7 @@ import logging
 import struct
 import warnings
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -63,6 +63,7 @@ class Instance:
     path: Path
     header: Dataset
     frame: int | None = None  # from 0
+    _texts: dict[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -72,14 +73,21 @@ class Instance:
         """An attribute as pydicom has it, None where it is absent, absurdly long or cannot be decoded."""
         try:
             element = self.header.get_item(keyword)
-            if isinstance(element, RawDataElement) and len(element.value or b"") > MAX_VALUE_BYTES:
-                return None
-            return None if element is None else self.header[keyword].value
+            if isinstance(element, RawDataElement):
+                if len(element.value or b"") > MAX_VALUE_BYTES:
+                    return None
+                element = self.header[element.tag]
+            return None if element is None else element.value
         except DICOM_ERRORS:
             return None
 
     def text(self, keyword: str) -> str:
         """An attribute as stripped text, several values with backslashes between them, "" where there is none."""
+        if keyword not in self._texts:  # a study is asked for the same few again and again
+            self._texts[keyword] = self._text(keyword)
+        return self._texts[keyword]
+
+    def _text(self, keyword: str) -> str:
         value = self.value(keyword)
         if value is None or isinstance(value, bytes | Sequence):
             return ""

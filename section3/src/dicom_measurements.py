@@ -1,17 +1,22 @@
-"""The volumes as a structured report: Comprehensive 3D SR after template TID 1500 (PS3.16)."""
+"""The volumes as a structured report: Comprehensive 3D SR after template TID 1500 (PS3.16).
+
+The content is made by highdicom's templates, the object around it here, for the reason given in dicom_segmentation.py.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from highdicom import sr
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
+from pydicom.uid import Comprehensive3DSRStorage
 
-from dicom_results import PRODUCT, Provenance, result_attributes, save
-from dicom_segmentation import STRUCTURES, source_slices
+from dicom_results import PRODUCT, Provenance, item, references, result_attributes, save
+from dicom_segmentation import STRUCTURES
 
 # The template's usual title, Imaging Measurement Report, makes OHIF show nothing at all; this one makes it show a text.
 TITLE = Code("18748-4", "LN", "Diagnostic imaging report")
@@ -24,8 +29,14 @@ def save_measurements(
 
     Raises OSError if `path` cannot be written.
     """
-    attributes = result_attributes("measurements", provenance)
-    report = sr.MeasurementReport(
+    ds = result_attributes("measurements", provenance)
+    ds.SOPClassUID, ds.Modality = Comprehensive3DSRStorage, "SR"
+    ds.CompletionFlag, ds.VerificationFlag, ds.PreliminaryFlag = "COMPLETE", "UNVERIFIED", "PRELIMINARY"
+    ds.PerformedProcedureCodeSequence, ds.ReferencedPerformedProcedureStepSequence = [], []
+    ds.CurrentRequestedProcedureEvidenceSequence = [_evidence(segmentation, provenance)]
+    if provenance.supersedes:
+        ds.PredecessorDocumentsSequence = list(provenance.supersedes)
+    (content,) = sr.MeasurementReport(
         observation_context=sr.ObservationContext(observer_device_context=_observer(provenance)),
         procedure_reported=codes.LN.BrainMRI,
         imaging_measurements=[
@@ -34,21 +45,25 @@ def save_measurements(
         ],
         title=TITLE,
     )
-    document = sr.Comprehensive3DSR(
-        evidence=[*{ds.SOPInstanceUID: ds for ds in source_slices(provenance)}.values(), segmentation],
-        content=report,
-        series_instance_uid=attributes.SeriesInstanceUID,
-        series_number=attributes.SeriesNumber,
-        sop_instance_uid=attributes.SOPInstanceUID,
-        instance_number=attributes.InstanceNumber,
-        manufacturer=attributes.Manufacturer,
-        is_complete=True,
+    ds.update(content)
+    save(ds, path)
+    return ds
+
+
+def _evidence(segmentation: Dataset, provenance: Provenance) -> Dataset:
+    """What the report is based on: the source instances, whole where frames of them were measured, and the masks."""
+    sources = references([replace(source, frame=None) for source in provenance.sources])
+    masks = item(ReferencedSOPClassUID=segmentation.SOPClassUID, ReferencedSOPInstanceUID=segmentation.SOPInstanceUID)
+    return item(
+        StudyInstanceUID=segmentation.StudyInstanceUID,
+        ReferencedSeriesSequence=[
+            item(SeriesInstanceUID=series, ReferencedSOPSequence=instances)
+            for series, instances in (
+                (provenance.sources[0].text("SeriesInstanceUID"), sources),
+                (segmentation.SeriesInstanceUID, [masks]),
+            )
+        ],
     )
-    document.update(attributes)
-    if provenance.supersedes:
-        document.PredecessorDocumentsSequence = list(provenance.supersedes)
-    save(document, path)
-    return document
 
 
 def _observer(provenance: Provenance) -> sr.ObserverContext:

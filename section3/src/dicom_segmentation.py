@@ -1,8 +1,11 @@
-"""The labels as a DICOM Segmentation, on the grid of the slices that were measured."""
+"""The labels as a DICOM Segmentation, on the grid of the slices that were measured.
+
+Its segments are described by highdicom's classes. The object around them is put together here: highdicom's own class
+for that reads a table of all DICOM attributes first, which takes as long as the network and 100 MB of memory.
+"""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,28 +13,28 @@ from pathlib import Path
 import highdicom as hd
 import numpy as np
 from highdicom.color import CIELabColor
-from highdicom.seg import SegmentAlgorithmTypeValues, Segmentation, SegmentationTypeValues, SegmentDescription
+from highdicom.seg import SegmentAlgorithmTypeValues, SegmentDescription
 from pydicom import Dataset
+from pydicom.datadict import tag_for_keyword
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
-from pydicom.uid import MRImageStorage
+from pydicom.uid import SegmentationStorage
 
 from dicom_file import Instance
 from dicom_results import (
     PRODUCT,
     RESEARCH,
-    STUDY_ATTRIBUTES,
+    SOURCE_IMAGE,
     Provenance,
+    code_item,
     decimals,
+    item,
     references,
     result_attributes,
     save,
     slice_step,
 )
 from report import ANTERIOR, COLOURS, POSTERIOR
-
-# It warns of slices that share a UID, as the frames of one image do here.
-logging.getLogger("highdicom").setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True)
@@ -55,77 +58,99 @@ STRUCTURES = (  # in the order of their segment numbers, from 1
     Structure("total", "Whole hippocampus", (ANTERIOR, POSTERIOR), None, "#009E73"),
 )
 
+# What tells the frames apart, in the order in which they are sorted: keyword, functional group, description.
+DIMENSIONS = (
+    ("ReferencedSegmentNumber", "SegmentIdentificationSequence", "Referenced Segment Number"),
+    ("ImagePositionPatient", "PlanePositionSequence", "Image Position Patient"),
+)
+
 
 def save_segmentation(labels: np.ndarray, path: Path, provenance: Provenance) -> Dataset:
     """Write labels [slices, rows, columns] of the sources, in their order, as BINARY segments; returns the object.
 
-    Raises OSError if `path` cannot be written.
+    A slice without a segment has no frame of it. Raises OSError if `path` cannot be written.
     """
-    attributes = result_attributes("segmentation", provenance)
-    slices = source_slices(provenance)
-    for one in slices:
-        one.SOPClassUID = MRImageStorage  # also where it is a frame: highdicom takes one multi-frame image at the most
-    segmentation = Segmentation(
-        source_images=slices,
-        pixel_array=np.stack([np.isin(labels, one.labels) for one in STRUCTURES], axis=-1).astype(np.uint8),
-        segmentation_type=SegmentationTypeValues.BINARY,
-        segment_descriptions=[_segment(number, provenance) for number in range(1, len(STRUCTURES) + 1)],
-        content_label="HIPPOCAMPUS",
-        content_description=RESEARCH,
-        series_instance_uid=attributes.SeriesInstanceUID,
-        series_number=attributes.SeriesNumber,
-        sop_instance_uid=attributes.SOPInstanceUID,
-        instance_number=attributes.InstanceNumber,
-        manufacturer=attributes.Manufacturer,
-        manufacturer_model_name=attributes.ManufacturerModelName,
-        software_versions=attributes.SoftwareVersions,
-        device_serial_number=attributes.DeviceSerialNumber,
-    )
-    segmentation.update(attributes)
-    # highdicom makes a random one, and two runs would differ.
-    dimensions = provenance.uid("dimensions")
-    for item in (*segmentation.DimensionOrganizationSequence, *segmentation.DimensionIndexSequence):
-        item.DimensionOrganizationUID = dimensions
-    _refer_to(segmentation, provenance.sources)
-    save(segmentation, path)
-    return segmentation
+    ds = result_attributes("segmentation", provenance)
+    ds.SOPClassUID, ds.Modality = SegmentationStorage, "SEG"
+    ds.ImageType = ["DERIVED", "PRIMARY"]
+    ds.ContentLabel, ds.ContentDescription = "HIPPOCAMPUS", RESEARCH
+    ds.SegmentationType, ds.SegmentsOverlap = "BINARY", "YES"
+    ds.SegmentSequence = [_segment(number, provenance) for number in range(1, len(STRUCTURES) + 1)]
+    ds.update(_place(provenance))
+    ds.SourceImageSequence = references(provenance.sources)
+    ds.ReferencedSeriesSequence = [
+        item(
+            SeriesInstanceUID=provenance.sources[0].text("SeriesInstanceUID"),
+            ReferencedInstanceSequence=references(provenance.sources),
+        )
+    ]
+    order = np.flatnonzero(labels.any(axis=(1, 2)))[::-1]  # as highdicom sorts slices
+    masks = np.stack([np.isin(labels[order], one.labels) for one in STRUCTURES])
+    segments, places = np.nonzero(masks.any(axis=(2, 3)))
+    sources = [provenance.sources[index] for index in order]
+    ds.PerFrameFunctionalGroupsSequence = _frame_groups(segments.tolist(), places.tolist(), sources)
+    ds.update(_binary_pixels(masks[segments, places]))
+    save(ds, path)
+    return ds
 
 
-def _refer_to(segmentation: Dataset, sources: Sequence[Instance]) -> None:
-    """Name the sources, frames of multi-frame images among them, as what they are."""
-    segmentation.SourceImageSequence = references(sources)
-    segmentation.ReferencedSeriesSequence[0].ReferencedInstanceSequence = references(sources)
-    by_position = {tuple(decimals(source.header.ImagePositionPatient)): source for source in sources}
-    for groups in segmentation.PerFrameFunctionalGroupsSequence:
-        source = by_position[tuple(groups.PlanePositionSequence[0].ImagePositionPatient)]
-        groups.DerivationImageSequence[0].SourceImageSequence[0].update(references([source])[0])
-
-
-def source_slices(provenance: Provenance) -> list[Dataset]:
-    """What highdicom has to know of the source instances: without their faults and, as it warns, without the patient.
-
-    They share the first one's spacing and orientation, from which the others' differ by rounding alone.
-    """
+def _place(provenance: Provenance) -> Dataset:
+    """The grid, by the first source's spacing and orientation: the others' differ by rounding alone."""
     first = provenance.sources[0].header
-    grid = Dataset()
-    grid.FrameOfReferenceUID = provenance.frame_of_reference_uid
-    grid.PositionReferenceIndicator = None
-    grid.ImageOrientationPatient = decimals(first.ImageOrientationPatient)
-    grid.PixelSpacing = decimals(first.PixelSpacing)
-    grid.SliceThickness, grid.SpacingBetweenSlices = decimals([slice_step(provenance.sources)] * 2)
-    grid.StudyInstanceUID = provenance.header.StudyInstanceUID
-    for keyword in STUDY_ATTRIBUTES:
-        setattr(grid, keyword, None)
+    step = slice_step(provenance.sources)
+    orientation = item(ImageOrientationPatient=decimals(first.ImageOrientationPatient))
+    measures = item(PixelSpacing=decimals(first.PixelSpacing))
+    measures.SliceThickness, measures.SpacingBetweenSlices = decimals([step, step])
+    organization = item(DimensionOrganizationUID=provenance.uid("dimensions"))
+    return item(
+        FrameOfReferenceUID=provenance.frame_of_reference_uid,
+        PositionReferenceIndicator=None,
+        SharedFunctionalGroupsSequence=[item(PlaneOrientationSequence=[orientation], PixelMeasuresSequence=[measures])],
+        DimensionOrganizationSequence=[organization],
+        DimensionIndexSequence=[
+            item(
+                DimensionOrganizationUID=organization.DimensionOrganizationUID,
+                DimensionIndexPointer=tag_for_keyword(keyword),
+                FunctionalGroupPointer=tag_for_keyword(group),
+                DimensionDescriptionLabel=label,
+            )
+            for keyword, group, label in DIMENSIONS
+        ],
+    )
 
-    slices = []
-    for source in provenance.sources:
-        ds = Dataset()
-        ds.update(grid)
-        for keyword in ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "Modality", "Rows", "Columns"):
-            setattr(ds, keyword, source.value(keyword))
-        ds.ImagePositionPatient = decimals(source.header.ImagePositionPatient)
-        slices.append(ds)
-    return slices
+
+def _frame_groups(segments: Sequence[int], places: Sequence[int], sources: Sequence[Instance]) -> list[Dataset]:
+    """Of each frame which segment it shows, and the place among `sources` of the slice that it shows it on; from 0."""
+    positions = [[item(ImagePositionPatient=decimals(one.header.ImagePositionPatient))] for one in sources]
+    derivations = [[_derivation(one)] for one in sources]
+    return [
+        item(
+            FrameContentSequence=[item(DimensionIndexValues=[segment + 1, place + 1])],
+            SegmentIdentificationSequence=[item(ReferencedSegmentNumber=segment + 1)],
+            PlanePositionSequence=positions[place],
+            DerivationImageSequence=derivations[place],
+        )
+        for segment, place in zip(segments, places, strict=True)
+    ]
+
+
+def _derivation(source: Instance) -> Dataset:
+    (image,) = references([source])
+    image.SpatialLocationsPreserved = "YES"
+    image.PurposeOfReferenceCodeSequence = [code_item(SOURCE_IMAGE)]
+    return item(SourceImageSequence=[image], DerivationCodeSequence=[code_item(codes.cid7203.SegmentationImageDerivation)])
+
+
+def _binary_pixels(frames: np.ndarray) -> Dataset:
+    """The attributes of masks [frames, rows, columns], eight pixels a byte (PS3.5, 8.1.1)."""
+    pixels = np.packbits(frames, bitorder="little").tobytes()
+    ds = item(SamplesPerPixel=1, PhotometricInterpretation="MONOCHROME2", PresentationLUTShape="IDENTITY")
+    ds.NumberOfFrames, ds.Rows, ds.Columns = frames.shape
+    ds.BitsAllocated = ds.BitsStored = 1
+    ds.HighBit = ds.PixelRepresentation = 0
+    ds.LossyImageCompression = "00"
+    ds.PixelData = pixels + b"\0" * (len(pixels) % 2)
+    return ds
 
 
 def _segment(number: int, provenance: Provenance) -> SegmentDescription:

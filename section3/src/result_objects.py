@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -32,8 +30,7 @@ def write_objects(
     """
     labels_by_slice = to_source_slices(labels, source)
     grey_by_slice = to_source_slices(window(source.voxels), source)
-    with _table_spared():
-        segmentation = save_segmentation(labels_by_slice, folder / SEGMENTATION, provenance)
+    segmentation = save_segmentation(labels_by_slice, folder / SEGMENTATION, provenance)
     measurements = save_measurements(volumes_mm3, segmentation, folder / MEASUREMENTS, provenance)
     pictures = draw_overlay(grey_by_slice, labels_by_slice)
     overlay = save_overlay(pictures, folder / OVERLAY, provenance)
@@ -47,18 +44,3 @@ def write_objects(
         MEASUREMENTS: measurements.SOPInstanceUID,
         **{f"{OVERLAY}/{name}": uid for name, uid in overlay.items()},
     }
-
-
-@contextmanager
-def _table_spared() -> Iterator[None]:
-    """Keep the garbage collector off the table of DICOM attributes that highdicom loads at its first use.
-
-    It never becomes garbage, and is so large that walking it costs a third of the time that a study takes.
-    """
-    gc.disable()
-    try:
-        yield
-    finally:
-        if not gc.get_freeze_count():  # once: what is frozen is never collected
-            gc.freeze()
-        gc.enable()
