@@ -310,14 +310,6 @@ def item(**attributes: object) -> Dataset:
     return ds
 
 
-def item(**attributes: object) -> Dataset:
-    """A dataset of these attributes, as an item of a sequence."""
-    ds = Dataset()
-    for keyword, value in attributes.items():
-        setattr(ds, keyword, value)
-    return ds
-
-
 def code_item(code: Code) -> Dataset:
     return item(CodeValue=code.value, CodingSchemeDesignator=code.scheme_designator, CodeMeaning=code.meaning)
 
