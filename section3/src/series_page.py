@@ -51,11 +51,18 @@ def draw_series(page: Page, rows: Sequence[dict], top: float, bottom: float) -> 
         table_row(page, top + number * ROW, COLUMNS, cells, colours)
 
 
-def table_row(page: Page, y: float, columns: dict[str, int], cells: Sequence[object], colours: Sequence[str]) -> None:
+def table_row(
+    page: Page,
+    y: float,
+    columns: dict[str, int],
+    cells: Sequence[object],
+    colours: Sequence[str],
+    left: float = MARGIN,
+) -> None:
     """Draw a line and above it the cells, each within its column; a column of width 0 takes the rest."""
-    x = MARGIN
+    x = left
     for cell, width, colour in zip(cells, columns.values(), colours, strict=True):
         lines, size = fit(drawable(str(cell)[:200]), LETTER_SIZES, (width or SIZE[0] - MARGIN - x) - 12, 1)
         page.text(x, y, lines[0], size, colour)
         x += width
-    page.draw.line((MARGIN, y + 14, SIZE[0] - MARGIN, y + 14), LINE)
+    page.draw.line((left, y + 14, SIZE[0] - MARGIN, y + 14), LINE)

@@ -20,8 +20,9 @@ from dicom_results import (
     with_history,
 )
 from dicom_series import NOT_OUR_RESULT, Series, Study
-from dicom_volume import SourceVolume
+from dicom_volume import SourceVolume, load_dicom_volume_as_numpy_from_list
 from identity import pseudonymous_header
+from refusal import Refusal
 from refusal_page import create_refusal_page
 from report import create_report
 from series_page import create_series_page
@@ -96,12 +97,26 @@ def write_refusal(study: Study, result: StudyResult, folder: Path) -> list[dict]
     provenance = _provenance(header, sources, result)
     with replacing_outputs(folder) as staging, result.timed("page"):
         page = create_refusal_page(
-            _shown(header, result), result.code, result.reason, result.quality, result.series_to_show, result.model
+            _shown(header, result),
+            result.code,
+            result.reason,
+            result.quality,
+            result.series_to_show,
+            result.model,
+            _volume_of(chosen[0]) if chosen else None,
         )
         _save_picture(page, staging / PAGE_PICTURE)
         refusal = save_refusal_as_dcm(page, staging / PAGE, provenance, earlier=folder / PAGE)
         verify_picture(staging / PAGE, page)
     return _listed({PAGE: refusal.SOPInstanceUID, PAGE_PICTURE: None})
+
+
+def _volume_of(series: Series) -> SourceVolume | None:
+    """What the series shows, if it is one volume."""
+    try:
+        return load_dicom_volume_as_numpy_from_list(series)
+    except Refusal:
+        return None
 
 
 def _provenance(header: Dataset, sources: Sequence[Instance], result: StudyResult) -> Provenance:

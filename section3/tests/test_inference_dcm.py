@@ -288,6 +288,17 @@ def test_bad_input_gets_one_line_and_at_most_a_page_that_says_why(
         assert {output["file"] for output in result["outputs"]} == files - {"result.json"}
 
 
+def test_what_could_be_read_is_shown(make_study, crop_files, edit, run, words):
+    study = make_study()
+    _nothing_to_see(study, crop_files, edit)
+    run(study)
+    assert "Axial, middle" in [text for text, _ in words]
+    words.clear()
+    _a_gap(study, crop_files)
+    run(study)
+    assert "Axial, middle" not in [text for text, _ in words]
+
+
 def test_a_series_that_is_not_there_is_told_with_those_that_are(make_study, crop_files, edit, run, tmp_path):
     study = make_study()
     edit(crop_files(study), lambda dataset: setattr(dataset, "PatientName", "HippoCrop"))  # a description may tell it

@@ -1,9 +1,11 @@
 """The page of a refusal: why, in words that stay in their place, and no number that could pass for a volume."""
 
+import numpy as np
 import pytest
 from pydicom import Dataset
 
 import report
+from dicom_volume import SourceVolume
 from quality import FAIL, PASS, WARN
 from refusal_page import create_refusal_page
 
@@ -20,8 +22,17 @@ def _series(count: int) -> list[dict]:
     return [row] * count
 
 
-def _draw(reason="a slice is missing", quality=(), series=1, header=None):
-    return create_refusal_page(header or Dataset(), "unfit-input", reason, quality, _series(series), MODEL)
+ACCEPTED = {"description": "HippoCrop", "instances": 22, "accepted": True, "condition": None, "reason": "meets all"}
+
+
+def _draw(reason="a slice is missing", quality=(), series=1, header=None, source=None):
+    rows = _series(series) + [ACCEPTED] * (source is not None)
+    return create_refusal_page(header or Dataset(), "unfit-input", reason, quality, rows, MODEL, source)
+
+
+def _source(shape=(35, 51, 36), spacing=(1.0, 1.0, 1.0)) -> SourceVolume:
+    voxels = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    return SourceVolume(voxels, spacing, np.diag([*spacing, 1]), [])
 
 
 def test_it_says_who_and_why(words):
@@ -37,6 +48,39 @@ def test_it_says_who_and_why(words):
     assert "size x" not in texts and "doubt" not in texts
     assert "Research use only" in " ".join(texts)
     assert "0123456789ab" in " ".join(texts)
+
+
+def test_what_was_refused_is_shown_without_contours(words):
+    page = np.asarray(_draw(source=_source()), int)
+    texts = [text for text, _ in words]
+    assert {"Coronal, middle", "Sagittal, middle", "Axial, middle", "HippoCrop"} <= set(texts)
+    assert "T1post" not in texts and not any("10 mm" in text for text in texts)
+    for place in report.COLOURS.values():
+        assert not (page == list(bytes.fromhex(place[1:]))).all(axis=-1).any()
+    # Volumes grow brighter to the back and to the left (the last axis, upwards, matters least).
+    coronal = next(box for text, box in words if text.startswith("Coronal"))
+    top, left = round(coronal[3]) + 20, round(coronal[0])
+    picture = page[top : top + 150, left : left + 150]
+    assert (picture.max(axis=-1) == picture.min(axis=-1)).all()
+    assert picture[:, 0].mean() > picture[:, -1].mean() + 50
+
+
+@pytest.mark.parametrize("reason", ["a gap", LONG, "x" * 1000])
+@pytest.mark.parametrize("checks", [0, 20])
+@pytest.mark.parametrize(
+    "name", ["", "Featherstonehaugh-Cholmondeley^Bartholomew Maximilian Alexander", "\ud55c\uad6d"]
+)
+@pytest.mark.parametrize(
+    ("shape", "spacing"), [((35, 51, 36), (1, 1, 1)), ((3, 90, 60), (2, 0.5, 1)), ((240, 240, 3), (1, 1, 1))]
+)
+def test_all_words_stay_in_their_place_beside_pictures(words, require_apart, reason, checks, name, shape, spacing):
+    header = Dataset()
+    header.PatientName = name
+    _draw(reason, [_check("likeness", FAIL, None)] * checks, header=header, source=_source(shape, spacing))
+    for text, (left, top, right, bottom) in words:
+        assert left >= report.MARGIN - 2 and right <= report.SIZE[0] - report.MARGIN + 1, text
+        assert top >= 0 and bottom <= report.SIZE[1], text
+    require_apart(words)
 
 
 def test_it_has_no_table_of_checks_where_none_failed(words):
