@@ -14,7 +14,17 @@ from PIL import Image, ImageDraw
 from pydicom import Dataset
 
 from dicom_file import Instance
-from dicom_results import Provenance, decimals, derived_from, result_attributes, save, secondary_capture, slice_step
+from dicom_results import (
+    Provenance,
+    decimals,
+    derived_from,
+    encoded,
+    result_attributes,
+    save,
+    secondary_capture,
+    set_pixels,
+    slice_step,
+)
 from report import COLOURS, font, rim, zoom_to
 
 LONG_SIDE = 300  # pixels, about: a contour as thin as it should be has no room within the pixels of a crop
@@ -35,17 +45,14 @@ def save_overlay(pictures: Sequence[Image.Image], folder: Path, provenance: Prov
     pictures: of the sources in their order, enlarged by a whole number. Raises OSError if the folder cannot be written.
     """
     folder.mkdir(parents=True)
-    shared = result_attributes("overlay", provenance)
-    shared.BurnedInAnnotation = "NO"  # of identity there is none
-    shared.FrameOfReferenceUID = provenance.frame_of_reference_uid
-    shared.PositionReferenceIndicator = None
+    zoom = pictures[0].width // provenance.sources[0].value("Columns")
+    outwards = _outwards(provenance.sources[0], zoom)
+    ds = encoded(_shared_attributes(pictures[0], provenance, zoom))
     written = {}
     for number, (picture, source) in enumerate(zip(pictures, provenance.sources, strict=True), start=1):
-        ds = Dataset()
-        ds.update(shared)
-        ds.update(secondary_capture(picture))
+        set_pixels(ds, picture)
         ds.update(derived_from([source]))
-        ds.update(_plane(provenance.sources, number - 1, picture.width // source.value("Columns")))
+        ds.ImagePositionPatient = decimals(np.array(source.header.ImagePositionPatient, float) + outwards)
         ds.SOPInstanceUID = provenance.uid("overlay", str(number))
         ds.InstanceNumber = number
         name = f"{number:03d}.dcm"
@@ -72,16 +79,25 @@ def _note(size: tuple[int, int]) -> Image.Image:
     return note
 
 
-def _plane(sources: Sequence[Instance], index: int, zoom: int) -> Dataset:
-    """Where a picture lies: it covers what its source covers, in smaller pixels."""
-    first = sources[0].header
-    along_row, along_column = np.array(first.ImageOrientationPatient, float).reshape(2, 3)
-    between_rows, between_columns = np.array(first.PixelSpacing, float)
-    # Positions are those of pixels' centres: that of the small pixel in the corner lies outside the large one's.
-    outwards = (1 / zoom - 1) / 2 * (along_row * between_columns + along_column * between_rows)
-    ds = Dataset()
-    ds.ImagePositionPatient = decimals(np.array(sources[index].header.ImagePositionPatient, float) + outwards)
+def _shared_attributes(picture: Image.Image, provenance: Provenance, zoom: int) -> Dataset:
+    """What all pictures have in common with this one: each covers what its source covers, in smaller pixels."""
+    first = provenance.sources[0].header
+    ds = result_attributes("overlay", provenance)
+    ds.update(secondary_capture(picture))
+    ds.BurnedInAnnotation = "NO"  # of identity there is none
+    ds.FrameOfReferenceUID = provenance.frame_of_reference_uid
+    ds.PositionReferenceIndicator = None
     ds.ImageOrientationPatient = decimals(first.ImageOrientationPatient)
-    ds.PixelSpacing = decimals([between_rows / zoom, between_columns / zoom])
-    ds.SliceThickness, ds.SpacingBetweenSlices = decimals([slice_step(sources)] * 2)
+    ds.PixelSpacing = decimals(np.array(first.PixelSpacing, float) / zoom)
+    ds.SliceThickness, ds.SpacingBetweenSlices = decimals([slice_step(provenance.sources)] * 2)
     return ds
+
+
+def _outwards(source: Instance, zoom: int) -> np.ndarray:
+    """From the source's position to its picture's, in mm.
+
+    Positions are those of pixels' centres: that of the small pixel in the corner lies outside the large one's.
+    """
+    along_row, along_column = np.array(source.header.ImageOrientationPatient, float).reshape(2, 3)
+    between_rows, between_columns = np.array(source.header.PixelSpacing, float)
+    return (1 / zoom - 1) / 2 * (along_row * between_columns + along_column * between_rows)

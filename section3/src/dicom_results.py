@@ -12,9 +12,12 @@ from pathlib import Path
 import numpy as np
 import pydicom
 from PIL import Image
-from pydicom import Dataset, config
+from pydicom import DataElement, Dataset, config
 from pydicom.datadict import dictionary_VR
 from pydicom.dataset import FileMetaDataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filereader import read_dataset
+from pydicom.filewriter import write_dataset
 from pydicom.multival import MultiValue
 from pydicom.sr.coding import Code
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
@@ -286,9 +289,14 @@ def secondary_capture(picture: Image.Image) -> Dataset:
     ds.BitsAllocated = ds.BitsStored = 8
     ds.HighBit = 7
     ds.PixelRepresentation = 0
-    pixels = picture.convert("RGB").tobytes()
-    ds.PixelData = pixels + b"\0" * (len(pixels) % 2)
+    set_pixels(ds, picture)
     return ds
+
+
+def set_pixels(ds: Dataset, picture: Image.Image) -> None:
+    """Make the pixels of an RGB picture, of the size that `ds` says, those of `ds`."""
+    pixels = picture.convert("RGB").tobytes()
+    ds["PixelData"] = DataElement("PixelData", "OB", pixels + b"\0" * (len(pixels) % 2))
 
 
 def decimals(values: Sequence[float]) -> list[DSfloat]:
@@ -312,6 +320,15 @@ def item(**attributes: object) -> Dataset:
 
 def code_item(code: Code) -> Dataset:
     return item(CodeValue=code.value, CodingSchemeDesignator=code.scheme_designator, CodeMeaning=code.meaning)
+
+
+def encoded(ds: Dataset) -> Dataset:
+    """`ds` with its values as the bytes that a file has, which are copied where `ds` goes into many files."""
+    file = DicomBytesIO()
+    file.is_implicit_VR, file.is_little_endian = False, True
+    write_dataset(file, ds)
+    file.seek(0)
+    return read_dataset(file, is_implicit_VR=False, is_little_endian=True)
 
 
 def save(ds: Dataset, path: Path) -> None:

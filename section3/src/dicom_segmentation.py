@@ -138,7 +138,8 @@ def _derivation(source: Instance) -> Dataset:
     (image,) = references([source])
     image.SpatialLocationsPreserved = "YES"
     image.PurposeOfReferenceCodeSequence = [code_item(SOURCE_IMAGE)]
-    return item(SourceImageSequence=[image], DerivationCodeSequence=[code_item(codes.cid7203.SegmentationImageDerivation)])
+    derivation = code_item(codes.cid7203.SegmentationImageDerivation)
+    return item(SourceImageSequence=[image], DerivationCodeSequence=[derivation])
 
 
 def _binary_pixels(frames: np.ndarray) -> Dataset:
