@@ -55,9 +55,9 @@ def test_what_was_refused_is_shown_without_contours(words):
     texts = [text for text, _ in words]
     assert {"Coronal, middle", "Sagittal, middle", "Axial, middle", "HippoCrop"} <= set(texts)
     assert "T1post" not in texts and not any("10 mm" in text for text in texts)
-    for place in report.COLOURS.values():
-        assert not (page == list(bytes.fromhex(place[1:]))).all(axis=-1).any()
-    # Volumes grow brighter to the back and to the left (the last axis, upwards, matters least).
+    for colour in report.COLOURS.values():
+        assert not (page == list(bytes.fromhex(colour[1:]))).all(axis=-1).any()
+    # The volume grows brighter with x, which is shown from right to left.
     coronal = next(box for text, box in words if text.startswith("Coronal"))
     top, left = round(coronal[3]) + 20, round(coronal[0])
     picture = page[top : top + 150, left : left + 150]
@@ -65,10 +65,9 @@ def test_what_was_refused_is_shown_without_contours(words):
     assert picture[:, 0].mean() > picture[:, -1].mean() + 50
 
 
-@pytest.mark.parametrize("reason", ["a gap", LONG, "x" * 1000])
-@pytest.mark.parametrize("checks", [0, 20])
 @pytest.mark.parametrize(
-    "name", ["", "Featherstonehaugh-Cholmondeley^Bartholomew Maximilian Alexander", "\ud55c\uad6d"]
+    ("reason", "checks", "name"),
+    [("a gap", 0, ""), (LONG, 20, "Featherstonehaugh-Cholmondeley^Bartholomew Max"), ("x" * 1000, 1, "\ud55c\uad6d")],
 )
 @pytest.mark.parametrize(
     ("shape", "spacing"), [((35, 51, 36), (1, 1, 1)), ((3, 90, 60), (2, 0.5, 1)), ((240, 240, 3), (1, 1, 1))]
