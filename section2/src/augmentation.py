@@ -12,6 +12,8 @@ SHIFT = 3.0  # voxels along each axis, at most
 ELASTIC = 1.2  # standard deviation of the control points' displacement, in voxels
 ELASTIC_SPACING = 12  # voxels between control points
 UNRESAMPLED = 0.25  # share of volumes moved by whole voxels only: interpolation blurs, and no test volume is blurred
+GAMMA = 0.4  # of the exponent's logarithm, at most
+CONTRAST = BRIGHTNESS = 0.2  # at most
 NOISE = 0.15  # largest standard deviation of added noise; the image's own is 1
 
 
@@ -68,10 +70,10 @@ def random_intensity(images: Tensor) -> Tensor:
     count = images.shape[0]
     one = (count, 1, 1, 1)
     low, high = images.amin(dim=(1, 2, 3), keepdim=True), images.amax(dim=(1, 2, 3), keepdim=True)
-    gamma = uniform(one, 0.4, images.device).exp()
+    gamma = uniform(one, GAMMA, images.device).exp()
     unit = (images - low) / (high - low + 1e-6)
     images = unit.pow(gamma) * (high - low) + low
-    images = images * (1 + uniform(one, 0.2, images.device)) + uniform(one, 0.2, images.device)
+    images = images * (1 + uniform(one, CONTRAST, images.device)) + uniform(one, BRIGHTNESS, images.device)
     noise = torch.randn(images.shape).to(images.device)
     return images + noise * uniform(one, NOISE, images.device)
 

@@ -177,3 +177,32 @@ def agreement(first: list[dict], second: list[dict], both: list[dict], path: Pat
     panels[0].set_ylabel("Dice between the models")
     figure.tight_layout()
     save(figure, path)
+
+
+def bias_by_factor(factors: tuple[float, ...], values: np.ndarray, structures: list[str], path: Path) -> None:
+    """Mean volume error and Dice against the background's factor; values [volume, factor, structure, (Dice, error)]."""
+    figure = Figure(figsize=(10, 4))
+    panels = figure.subplots(1, 2)
+    titles = ("mean Dice", "mean volume error, %")
+    for n, (panel, title) in enumerate(zip(panels, titles, strict=True)):
+        for k, structure in enumerate(structures):
+            curve = values[:, :, k, n].mean(axis=0)
+            panel.plot(factors, curve, "o-", color=COLOURS.get(structure, "0.3"), label=structure)
+        panel.set_title(title, fontsize=10)
+        panel.set_xlabel("factor on the background's odds")
+    panels[1].axhline(0, color="0.4", linewidth=1, zorder=0)
+    panels[1].legend(frameon=False)
+    figure.tight_layout()
+    save(figure, path)
+
+
+def doubt_and_error(signs: tuple[str, ...], doubts: np.ndarray, errors: np.ndarray, path: Path) -> None:
+    """A panel for each sign of doubt, a point for each volume: doubts [volume, sign], errors [volume] in %."""
+    figure = Figure(figsize=(15, 3.6))
+    panels = figure.subplots(1, len(signs), sharey=True)
+    for panel, sign, doubt in zip(panels, signs, doubts.T, strict=True):
+        panel.scatter(doubt, errors, s=12, color="0.3", alpha=0.7)
+        panel.set_xlabel(sign, fontsize=9)
+    panels[0].set_ylabel("|volume error| of the whole, %")
+    figure.tight_layout()
+    save(figure, path)

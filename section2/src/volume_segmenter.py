@@ -50,6 +50,8 @@ class VolumeSegmenter(nn.Module):
         self.context = config.context
         self.plane = config.plane
         self.multiple = 2**config.depth
+        odds = torch.tensor([config.background, 1.0, 1.0]).log()
+        self.register_buffer("odds", odds, persistent=False)  # a setting, not a weight
         self.network = UNet(
             in_channels=config.context if config.dims == 2 else 1,
             filters=config.filters,
@@ -68,12 +70,16 @@ class VolumeSegmenter(nn.Module):
     def by_slices(self, volume: Tensor) -> Tensor:
         sliced = slices_along(self.plane, volume)
         a, s, b = sliced.shape
-        scores = self.network(self.pad(neighbouring_slices(sliced, self.context)))
-        return slices_along(self.plane, scores.softmax(dim=1).permute(1, 2, 0, 3)[:, :a, :s, :b])
+        found = self.chances(self.pad(neighbouring_slices(sliced, self.context)))
+        return slices_along(self.plane, found.permute(1, 2, 0, 3)[:, :a, :s, :b])
 
     def at_once(self, volume: Tensor) -> Tensor:
         x, y, z = volume.shape
-        return self.network(self.pad(volume[None, None])).softmax(dim=1)[0, :, :x, :y, :z]
+        return self.chances(self.pad(volume[None, None]))[0, :, :x, :y, :z]
+
+    def chances(self, inputs: Tensor) -> Tensor:
+        """Probabilities [N, 3, *S] of what the network scores; the background's odds times the setting `background`."""
+        return (self.network(inputs) + self.odds.view(-1, *[1] * self.dims)).softmax(dim=1)
 
     def pad(self, inputs: Tensor) -> Tensor:
         """Zeros at the far end of each of the last `dims` axes, up to what the poolings can halve."""

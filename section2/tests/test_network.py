@@ -90,3 +90,14 @@ def test_volume_in_probabilities_out(dims, size):
         probabilities = segmenter(torch.rand(size))
     assert probabilities.shape == (3, *size)
     torch.testing.assert_close(probabilities.sum(dim=0), torch.ones(size))
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_the_backgrounds_odds_are_multiplied(dims):
+    volume = torch.rand(12, 16, 8)
+    plain, weighted = (VolumeSegmenter(Config(dims=dims, filters=2, depth=2, background=b)).eval() for b in (1.0, 3.0))
+    weighted.load_state_dict(plain.state_dict())
+    with torch.no_grad():
+        p, q = plain(volume), weighted(volume)
+    torch.testing.assert_close(q[0] / q[1], 3 * p[0] / p[1])
+    torch.testing.assert_close(q[1] / q[2], p[1] / p[2])

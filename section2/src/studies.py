@@ -1,0 +1,204 @@
+"""Studies: one thing of the recipe changed at a time, on the same persons; does it matter?
+
+    python studies.py [--study NAME ...] [--workers 2]
+
+Each variant trains a small network of slices (BASE) on the first TESTED folds of five and is compared with it by
+compare_runs.py on the persons held out. Small and short, so that all of them take an evening on two cores: what matters
+little here may matter more, or less, in longer training. What a second random start changes is shown as a variant.
+A study that was stopped goes on where it was; the tables and figures are made anew from what is there.
+"""
+
+import argparse
+import dataclasses
+import json
+import multiprocessing
+import os
+import resource
+import sys
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+import augmentation
+import figures
+from compare_runs import MEASURES, Difference, common_volumes, compare, read_scores
+from config import Config
+from hippocampus_data import Case, DataError, LoadHippocampusData, Split, fold_splits, person_of
+from run_ml_pipeline import SECTION, add_data_root, made
+from unet_experiment import UNetExperiment
+from volume_stats import score_volume, write_scores
+
+FOLDS, TESTED = 5, 2
+BASE = {"filters": 8, "epochs": 5, "validation_share": 0.0, "folds": FOLDS}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What differs from BASE: settings, limits of augmentation.py, the labels, or the volumes to learn from."""
+
+    settings: dict = field(default_factory=dict)
+    limits: dict = field(default_factory=dict)
+    one_class: bool = False  # both structures under label 1
+    left_out: tuple[str, ...] = ()  # numbers of volumes
+    persons: float = 1.0  # share
+
+
+def without(*limits: str) -> Variant:
+    return Variant(limits=dict.fromkeys(limits, 0.0))
+
+
+# Labels that fit their image better when moved by a voxel (disagreement.py says which of a run's worst do).
+SHIFTED = ("041", "042", "228", "245", "305", "329", "330")
+BASES = {"base": Variant(), "another start": Variant({"draw": 1})}
+STUDIES = {
+    "augmentation": {
+        "none": Variant({"augment": False}),
+        "no rotation": without("ROTATION"),
+        "no scaling, shift": without("SCALE", "SHIFT"),
+        "no elastic": without("ELASTIC"),
+        "no gamma, contrast": without("GAMMA", "CONTRAST", "BRIGHTNESS"),
+        "no noise": without("NOISE"),
+        "all interpolated": without("UNRESAMPLED"),
+    },
+    "slices": {
+        "sagittal": Variant({"plane": "sagittal"}),
+        "axial": Variant({"plane": "axial"}),
+        "1 slice": Variant({"context": 1}),
+        "3 slices": Variant({"context": 3}),
+        "7 slices": Variant({"context": 7}),
+    },
+    "size": {
+        "4 filters": Variant({"filters": 4}),
+        "16 filters": Variant({"filters": 16}),
+        "2 poolings": Variant({"depth": 2}),
+        "3 poolings": Variant({"depth": 3}),
+        "whole volumes (3D)": Variant({"dims": 3, "depth": 3, "batch_size": 2}),
+    },
+    "labels": {
+        "one class": Variant(one_class=True),
+        "shifted labels left out": Variant(left_out=SHIFTED),
+    },
+    "persons": {
+        "a quarter": Variant({"epochs": 20}, persons=0.25),
+        "half": Variant({"epochs": 10}, persons=0.5),
+    },
+}
+VARIANTS = BASES | {name: variant for study in STUDIES.values() for name, variant in study.items()}
+
+
+def merged(case: Case) -> Case:
+    """The same with both structures under label 1."""
+    return dataclasses.replace(case, labels=(case.labels > 0).astype(case.labels.dtype))
+
+
+def fewer(split: Split, variant: Variant) -> Split:
+    """The same test, and what the variant leaves to train on."""
+    kept = list(dict.fromkeys(map(person_of, split.train)))[:: round(1 / variant.persons)]
+    numbers = tuple(f"_{number}.nii.gz" for number in variant.left_out)
+    train = [name for name in split.train if person_of(name) in kept and not name.endswith(numbers)]
+    return dataclasses.replace(split, train=train)
+
+
+def run_variant(variant: Variant, root: Path, folder: Path, threads: int) -> None:
+    """Trains and tests the folds of one variant, in a process of its own; writes results.csv and results.json."""
+    torch.set_num_threads(threads)
+    for limit, value in variant.limits.items():
+        setattr(augmentation, limit, value)
+    cases = LoadHippocampusData(root, max_workers=0)
+    learned = [merged(case) for case in cases] if variant.one_class else cases
+    config = Config(**(BASE | variant.settings))
+    scores = []
+    for n, split in enumerate(fold_splits([c.name for c in cases], FOLDS, 0.0, config.seed)[:TESTED], start=1):
+        run = UNetExperiment(config, learned, fewer(split, variant), made(folder / f"fold_{n}"))
+        run.train()
+        for case in (case for case in cases if case.name in split.test):
+            scores.append(score_volume(case.name, run.probabilities(case).argmax(dim=0).numpy(), case.labels))
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    cost = {
+        "parameters": sum(p.numel() for p in run.segmenter.parameters()),
+        "processor_seconds": round(used.ru_utime + used.ru_stime),
+        "peak_mb": round(used.ru_maxrss / 1024),
+    }
+    write_scores(folder, "results", scores, {"variant": dataclasses.asdict(variant), "cost": cost})
+
+
+def run_all(names: list[str], root: Path, out: Path, workers: int) -> None:
+    """Those without results yet, `workers` at a time, each in a fresh process so that its memory can be told."""
+    missing = [name for name in names if not (folder_of(out, name) / "results.json").exists()]
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, max_tasks_per_child=1) as pool:
+        runs = [pool.submit(run_variant, VARIANTS[n], root, folder_of(out, n), threads) for n in missing]
+        for run in tqdm(as_completed(runs), "variants", len(runs), disable=None):
+            run.result()
+
+
+def folder_of(out: Path, name: str) -> Path:
+    return out / name.replace(" ", "_").replace(",", "")
+
+
+def compare_study(names: list[str], out: Path) -> list[Difference]:
+    """Each variant against "base"; of one class, the whole alone."""
+    runs = {name: read_scores(folder_of(out, name)) for name in ["base", *names]}
+    volumes = common_volumes(runs)
+    found = [d for name in names for d in compare(name, runs[name], runs["base"], volumes)]
+    return [d for d in found if d.structure == "whole" or not VARIANTS[d.run].one_class]
+
+
+def table(names: list[str], differences: list[Difference], out: Path) -> str:
+    """Markdown: Dice against BASE, an asterisk where the interval leaves out 0, and what the training cost."""
+    structures = list(dict.fromkeys(d.structure for d in differences))
+    titles = ["", *structures, "parameters", "processor s", "peak MB"]
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    for name in ["base", *names]:
+        cost = json.loads((folder_of(out, name) / "results.json").read_text())["cost"]
+        cells = []
+        for s in structures:
+            of_structure = [d for d in differences if (d.structure, d.measure) == (s, "dice")]
+            if name == "base":
+                cells.append(f"{of_structure[0].before:.4f}")
+            else:
+                of_run = [f"{d.mean:+.4f}{'' if d.low <= 0 <= d.high else ' *'}" for d in of_structure if d.run == name]
+                cells.append("".join(of_run))
+        lines.append(f"| {name} | {' | '.join(cells)} | {' | '.join(f'{value:,}' for value in cost.values())} |")
+    return "\n".join(lines)
+
+
+def report(study: str, out: Path) -> str:
+    """The study's table; draws its figure."""
+    names = ["another start", *STUDIES[study]]
+    found = compare_study(names, out)
+    titles = {measure: (sign, title) for measure, (sign, _, title) in MEASURES.items()}
+    figures.forest(found, titles, f"{study}: difference from base, {found[0].volumes} volumes", out / f"{study}.png")
+    return f"{study}\n\n{table(names, found, out)}\n"
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--study", choices=STUDIES, nargs="+", default=list(STUDIES), help="which (all)")
+    add_data_root(parser)
+    parser.add_argument("--out", type=Path, default=SECTION / "out" / "studies", help="runs, tables, figures")
+    parser.add_argument("--workers", type=int, default=1, help="variants trained at the same time")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = arguments().parse_args(argv)
+    names = [*BASES, *(name for study in args.study for name in STUDIES[study])]
+    try:
+        run_all(names, args.data_root, args.out, args.workers)
+        print("\n".join(report(study, args.out) for study in args.study))
+    except (DataError, ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

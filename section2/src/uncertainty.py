@@ -1,0 +1,92 @@
+"""Can a model tell which of its volumes are far off? Signs of doubt against the error of the volume.
+
+    python uncertainty.py RUN OTHER [--figure FILE.png]
+
+Finished cross-validations on the same folds. Each sign is computed for every volume by the models that did not see its
+person; `OTHER` is only asked where it disagrees. A sign that went with the error could make the interval of
+volume_interval.py wide for some volumes and narrow for others; without one, a constant share is the honest width.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import spearmanr
+from tqdm import tqdm
+
+import figures
+from combine_runs import tested_parts
+from hippocampus_data import DataError, LoadHippocampusData
+from run_ml_pipeline import add_data_root
+from volume_stats import STRUCTURES, Dice3d
+
+SIGNS = (
+    "volume differs from the other model's",
+    "outline differs from the other model's",
+    "low probability inside",
+    "variance p (1 - p)",
+    "soft volume differs from the counted",
+)
+
+
+def signs(probabilities: np.ndarray, other: np.ndarray, structure: str) -> list[float]:
+    """One number for each of SIGNS, from two models' probabilities [3, X, Y, Z]; more is more doubt."""
+    values = STRUCTURES[structure]
+    mask, of_other = (np.isin(p.argmax(axis=0), values) for p in (probabilities, other))
+    chance = probabilities[list(values)].sum(axis=0, dtype=np.float64)
+    volume = mask.sum()
+    return [
+        abs(float(np.log(volume / of_other.sum()))),
+        1 - Dice3d(mask, of_other),
+        1 - chance[mask].mean(),
+        (chance * (1 - chance)).sum() / volume,
+        abs(chance.sum() / volume - 1),
+    ]
+
+
+def doubts_and_errors(runs: list[Path], root: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """For each structure the signs [volume, SIGNS] and |volume error| in % of the true volume [volume]."""
+    found = {structure: ([], []) for structure in STRUCTURES}
+    for held_out, (model, other) in tested_parts(runs, LoadHippocampusData(root)):
+        for case in tqdm(held_out, "volumes", disable=None, leave=False):
+            pair = model(case.image), other(case.image)
+            for structure, (doubts, errors) in found.items():
+                true = np.isin(case.labels, STRUCTURES[structure]).sum()
+                doubts.append(signs(*pair, structure))
+                errors.append(100 * abs(np.isin(pair[0].argmax(axis=0), STRUCTURES[structure]).sum() / true - 1))
+    return {structure: (np.array(doubts), np.array(errors)) for structure, (doubts, errors) in found.items()}
+
+
+def table(found: dict[str, tuple[np.ndarray, np.ndarray]]) -> str:
+    """Markdown: Spearman's rank correlation of each sign with the error, and its p value."""
+    lines = [f"| correlation with the error | {' | '.join(found)} |", "|---" * (len(found) + 1) + "|"]
+    for n, sign in enumerate(SIGNS):
+        cells = [spearmanr(doubts[:, n], errors) for doubts, errors in found.values()]
+        lines.append(f"| {sign} | {' | '.join(f'{c.statistic:+.2f} (p {c.pvalue:.2f})' for c in cells)} |")
+    return "\n".join(lines)
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", type=Path, nargs=2, metavar="RUN", help="finished runs on the same data and folds")
+    add_data_root(parser)
+    parser.add_argument("--figure", type=Path, metavar="FILE", help="also draw the whole's, PNG or SVG")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = arguments().parse_args(argv)
+    try:
+        found = doubts_and_errors(args.runs, args.data_root)
+        print(f"{len(found['whole'][1])} volumes\n\n{table(found)}")
+        if args.figure:
+            figures.doubt_and_error(SIGNS, *found["whole"], args.figure)
+    except (DataError, ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""Do volumes come out too large, and which factor on the background's odds undoes that?
+
+    python volume_bias.py RUN [--figure FILE.png]
+
+RUN is a finished cross-validation. Every volume is segmented by the model that did not see its person, with each of
+FACTORS in place of the setting `background`. The last line says what choosing the factor on the other folds gives.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+import figures
+from combine_runs import tested_parts
+from config import Config
+from hippocampus_data import DataError, LoadHippocampusData
+from run_ml_pipeline import add_data_root
+from volume_stats import STRUCTURES, Dice3d
+
+FACTORS = (1.0, 1.1, 1.2, 1.25, 1.3, 1.4, 1.5)
+
+
+def measured(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """[structure, 2]: Dice and volume error in %; probabilities [3, X, Y, Z], labels [X, Y, Z]."""
+    found = probabilities.argmax(axis=0)
+    rows = []
+    for values in STRUCTURES.values():
+        mask, true = np.isin(found, values), np.isin(labels, values)
+        rows.append((Dice3d(mask, true), 100 * (mask.sum() / true.sum() - 1)))
+    return np.array(rows)
+
+
+def by_factor(run: Path, root: Path) -> list[np.ndarray]:
+    """For each fold [volume, factor, structure, 2], as `measured` says."""
+    trained_with = Config.load(run / "config.json").background
+    folds = []
+    for held_out, (model,) in tested_parts([run], LoadHippocampusData(root)):
+        rows = []
+        for case in tqdm(held_out, "volumes", disable=None, leave=False):
+            probabilities = model(case.image)
+            factors = [np.reshape([factor / trained_with, 1, 1], (3, 1, 1, 1)) for factor in FACTORS]
+            rows.append([measured(probabilities * factor, case.labels) for factor in factors])
+        folds.append(np.array(rows))
+    return folds
+
+
+def chosen_elsewhere(folds: list[np.ndarray]) -> np.ndarray:
+    """[volume, structure, 2]: each fold with the factor that made the whole's mean error smallest in the others."""
+    parts = []
+    for n, fold in enumerate(folds):
+        others = np.concatenate(folds[:n] + folds[n + 1 :])
+        errors = np.abs(others[:, :, list(STRUCTURES).index("whole"), 1].mean(axis=0))
+        parts.append(fold[:, errors.argmin()])
+    return np.concatenate(parts)
+
+
+def row(name: str, values: np.ndarray) -> str:
+    """A line of the table from values [volume, structure, 2]."""
+    dice, error = values[..., 0].mean(axis=0), values[..., 1]
+    cells = [[f"{v:.4f}" for v in dice], [f"{v:+.1f}" for v in error.mean(axis=0)]]
+    cells.append([f"{v:.1f}" for v in np.abs(error).mean(axis=0)])
+    return f"| {name} | {' | '.join(' / '.join(cell) for cell in cells)} |"
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run with --folds")
+    add_data_root(parser)
+    parser.add_argument("--figure", type=Path, metavar="FILE", help="also draw it, PNG or SVG")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = arguments().parse_args(argv)
+    try:
+        folds = by_factor(args.run, args.data_root)
+        if len(folds) < 2:
+            raise DataError(f"{args.run} has {len(folds)} fold, expected two or more to choose on the others")
+        together = np.concatenate(folds)
+        print(f"{len(together)} volumes; {' / '.join(STRUCTURES)}\n")
+        print("| factor | Dice | bias of the volume, % | absolute error, % |\n|---|---|---|---|")
+        print("\n".join(row(f"{factor:g}", together[:, n]) for n, factor in enumerate(FACTORS)))
+        print(row("chosen on the other folds", chosen_elsewhere(folds)))
+        if args.figure:
+            figures.bias_by_factor(FACTORS, together, list(STRUCTURES), args.figure)
+    except (DataError, ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
