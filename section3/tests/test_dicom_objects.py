@@ -10,10 +10,12 @@ from datetime import datetime
 from itertools import permutations, product
 from pathlib import Path
 
+import highdicom
 import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
+from highdicom.sr import CodedConcept
 from PIL import Image
 from pydicom import Dataset, config
 from pydicom.uid import SegmentationStorage
@@ -34,6 +36,7 @@ from report import ANTERIOR, COLOURS, POSTERIOR
 from verify_results import VerificationError, verify_overlay, verify_results
 
 MODEL = {"name": "hippocampus-2d", "version": "1.2", "sha256": "0123456789abcdef" * 4}
+HIPPOCAMPUS = ("5366008", "SCT", "Hippocampus")
 SPACING = (0.8, 1.1, 1.7)
 OTHER_MODEL = {**MODEL, "version": "1.3", "sha256": "f" * 64}
 CREATED = datetime(2021, 3, 4, 5, 6, 7)
@@ -162,6 +165,22 @@ def test_frames_match_the_source_slices_and_lie_where_they_lie(make):
         structure = STRUCTURES[groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber - 1]
         np.testing.assert_array_equal(pixels, np.isin(source.pixel_array // 100, structure.labels))
         assert groups.PlanePositionSequence[0].ImagePositionPatient == source.ImagePositionPatient
+
+
+@pytest.mark.parametrize("orientation", ["LPS", "AIL", "SPR"])
+def test_highdicom_reads_the_same_masks_and_numbers(make, orientation):
+    results = make(orientation=orientation)
+    segmentation = highdicom.seg.segread(results.segmentation)
+    assert segmentation.segmented_property_types == [CodedConcept(*HIPPOCAMPUS)]
+    uids = [source.text("SOPInstanceUID") for source in results.source.instances]
+    found = segmentation.get_pixels_by_source_instance(uids, assert_missing_frames_are_empty=True)
+    for number, one in enumerate(STRUCTURES):
+        expected = np.isin(to_source_slices(results.labels, results.source), one.labels)
+        np.testing.assert_array_equal(found[..., number], expected)
+    groups = highdicom.sr.srread(results.measurements).content.get_volumetric_roi_measurement_groups()
+    assert [group.get_measurements()[0].value for group in groups] == [
+        results.volumes[one.volume] for one in STRUCTURES
+    ]
 
 
 def test_segments_are_the_hippocampus_and_its_parts_without_a_side(make):
