@@ -40,8 +40,8 @@ network: .venv/ready section1/out/curation.csv  ## section 2: make the shipped m
 	$(BIN)/python section2/src/combine_runs.py $(call LATEST,volumes) $(call LATEST,volumes_2) $(call LATEST,slices) --out $(RUNS)/ensemble
 	cp $(call LATEST,volumes)/all/model.onnx section3/model/model.onnx
 	cp $(call LATEST,ensemble)/model.onnx section3/model/ensemble/model-ensemble.onnx
-	$(BIN)/python section3/src/fit_quality_limits.py
-	$(BIN)/python section3/src/fit_quality_limits.py --model-path section3/model/ensemble/model-ensemble.onnx
+	$(BIN)/python section3/src/fit_quality_limits.py --folds $(call LATEST,volumes)
+	$(BIN)/python section3/src/fit_quality_limits.py --folds $(call LATEST,volumes) $(call LATEST,volumes_2) $(call LATEST,slices) --model-path section3/model/ensemble/model-ensemble.onnx
 
 section1/out/curation.csv: | .venv/ready
 	@test -d "$(DATA)/TrainingSet/images" || { echo "No data in $(DATA)/TrainingSet: run '.venv/bin/python data/get_data.py' (28 MB from the official archive) or set HIPPO_DATA to the folder that holds TrainingSet/." >&2; exit 1; }

@@ -26,7 +26,7 @@ import augmentation
 import figures
 from compare_runs import MEASURES, Difference, common_volumes, compare, read_scores
 from config import Config
-from hippocampus_data import Case, DataError, LoadHippocampusData, Split, fold_splits, person_of
+from hippocampus_data import Case, DataError, LoadHippocampusData, Split, fold_splits
 from run_ml_pipeline import SECTION, add_data_root, made
 from unet_experiment import UNetExperiment
 from volume_stats import score_volume, write_scores
@@ -43,7 +43,6 @@ class Variant:
     limits: dict = field(default_factory=dict)
     one_class: bool = False  # both structures under label 1
     left_out: tuple[str, ...] = ()  # numbers of volumes
-    persons: float = 1.0  # share
 
 
 def without(*limits: str) -> Variant:
@@ -60,30 +59,22 @@ STUDIES = {
         "no scaling, shift": without("SCALE", "SHIFT"),
         "no elastic": without("ELASTIC"),
         "no gamma, contrast": without("GAMMA", "CONTRAST", "BRIGHTNESS"),
-        "no noise": without("NOISE"),
         "all interpolated": without("UNRESAMPLED"),
     },
     "slices": {
         "sagittal": Variant({"plane": "sagittal"}),
         "axial": Variant({"plane": "axial"}),
         "1 slice": Variant({"context": 1}),
-        "3 slices": Variant({"context": 3}),
         "7 slices": Variant({"context": 7}),
     },
     "size": {
         "4 filters": Variant({"filters": 4}),
         "16 filters": Variant({"filters": 16}),
-        "2 poolings": Variant({"depth": 2}),
         "3 poolings": Variant({"depth": 3}),
-        "whole volumes (3D)": Variant({"dims": 3, "depth": 3, "batch_size": 2}),
     },
     "labels": {
         "one class": Variant(one_class=True),
         "shifted labels left out": Variant(left_out=SHIFTED),
-    },
-    "persons": {
-        "a quarter": Variant({"epochs": 20}, persons=0.25),
-        "half": Variant({"epochs": 10}, persons=0.5),
     },
 }
 VARIANTS = BASES | {name: variant for study in STUDIES.values() for name, variant in study.items()}
@@ -96,10 +87,8 @@ def merged(case: Case) -> Case:
 
 def fewer(split: Split, variant: Variant) -> Split:
     """The same test, and what the variant leaves to train on."""
-    kept = list(dict.fromkeys(map(person_of, split.train)))[:: round(1 / variant.persons)]
     numbers = tuple(f"_{number}.nii.gz" for number in variant.left_out)
-    train = [name for name in split.train if person_of(name) in kept and not name.endswith(numbers)]
-    return dataclasses.replace(split, train=train)
+    return dataclasses.replace(split, train=[name for name in split.train if not name.endswith(numbers)])
 
 
 def run_variant(variant: Variant, root: Path, folder: Path, threads: int) -> None:

@@ -46,6 +46,9 @@ def save_measurements(
         title=TITLE,
     )
     ds.update(content)
+    for element in ds.iterall():
+        if element.keyword == "ContinuityOfContent":  # highdicom's CONTINUOUS makes OHIF leave out the names of values
+            element.value = "SEPARATE"
     save(ds, path)
     return ds
 

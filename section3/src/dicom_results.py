@@ -30,10 +30,11 @@ SEGMENTATION, MEASUREMENTS = "segmentation.dcm", "measurements.dcm"
 
 PRODUCT = "HippoVolume.AI"
 RESEARCH = "Research use only: not for diagnosis."
-KINDS = ("report", "overlay", "segmentation", "measurements", "refusal")  # each has a series of its own
-FIRST_SERIES_NUMBER = 9001  # beyond what scanners count to
+# Each has a series of its own, in the order in which viewers list them.
+KINDS = ("report", "overlay", "segmentation", "measurements", "refusal", "series table")
+FIRST_SERIES_NUMBER = 90001  # beyond what scanners count to: 37916 was seen
 # Raise it whenever the same input and model come to give other objects: what differs must not share a UID.
-REVISION = "2"
+REVISION = "3"
 
 # What a study says about its patient and itself: type 2, so it is written empty where the study says nothing.
 STUDY_ATTRIBUTES = (
@@ -141,13 +142,13 @@ def save_report_as_dcm(page: Image.Image, path: Path, provenance: Provenance) ->
 
 
 def save_series_page_as_dcm(page: Image.Image, path: Path, provenance: Provenance) -> Dataset:
-    """Write the second page of the report, in the series of the first, and return it. Raises OSError.
+    """Write the second page of the report and return it. Raises OSError.
 
-    It tells of series that were not measured, which may come and go: another page has another UID.
+    In a series of its own: of two pages in one, OHIF shows the second as the thumbnail. It tells of series that were
+    not measured, which may come and go: another page has another UID.
     """
-    ds = _page("report", page, provenance)
-    ds.InstanceNumber = 2
-    ds.SOPInstanceUID = provenance.uid("series page", _digest(ds))
+    ds = _page("series table", page, provenance)
+    ds.SOPInstanceUID = provenance.uid("series table", _digest(ds))
     save(ds, path)
     return ds
 

@@ -55,7 +55,8 @@ class Structure:
 STRUCTURES = (  # in the order of their segment numbers, from 1
     Structure("anterior", "Anterior hippocampus", (ANTERIOR,), codes.SCT.Anterior, COLOURS[ANTERIOR]),
     Structure("posterior", "Posterior hippocampus", (POSTERIOR,), codes.SCT.Posterior, COLOURS[POSTERIOR]),
-    Structure("total", "Whole hippocampus", (ANTERIOR, POSTERIOR), None, "#009E73"),
+    # White: it lies over the other two, whose colours another colour would change.
+    Structure("total", "Whole hippocampus", (ANTERIOR, POSTERIOR), None, "#FFFFFF"),
 )
 
 # What tells the frames apart, in the order in which they are sorted: keyword, functional group, description.

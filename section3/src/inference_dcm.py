@@ -55,7 +55,16 @@ from dicom_volume import (
 from dicomweb import DicomWebArchive, parse_url
 from dimse import DimseArchive
 from identity import Identity, pseudonym
-from quality import PASS, assess_input, assess_output, is_cut, limits_beside, limits_sha256, nothing_checked
+from quality import (
+    PASS,
+    assess_input,
+    assess_output,
+    assess_spacing,
+    is_cut,
+    limits_beside,
+    limits_sha256,
+    nothing_checked,
+)
 from refusal import Refusal, printable
 from study_outputs import Measurement, without_our_results, write_outputs, write_refusal
 from study_result import StudyResult, rules_sha256, write_result
@@ -183,7 +192,8 @@ def segment(source: SourceVolume, agent: UNetInferenceAgent, result: StudyResult
     volume = to_model_grid(source)
     limits = limits_beside(agent.path)
     with result.timed("quality"):
-        result.require_shown(assess_input(volume, limits) if limits else [nothing_checked()], "unfit-input")
+        checks = [assess_spacing(source.spacing), *(assess_input(volume, limits) if limits else [nothing_checked()])]
+        result.require_shown(checks, "unfit-input")
     with result.timed("model"):
         probabilities = agent.single_volume_inference(volume)
         labels = to_source_grid(probabilities, source)

@@ -32,6 +32,7 @@ _SEVERITY = (PASS, WARN, FAIL)
 
 CLIPPED = (0.5, 99.5)  # percentiles: a bright vessel or two must not set the scale
 WRONG_SCALE = 1.4  # persons differ by less
+COARSE = 1.5  # mm: from voxels of 2 mm volumes come out 3 % too small (benchmarks/geometry.py)
 TEMPLATE_SCALE = 40  # the mean crop is stored in steps of 1/40 of a standard deviation, up to 3 of these in a byte
 
 
@@ -142,7 +143,7 @@ OUTPUT_MEASURES = (
         "margin",
         "The least distance of the structure from the crop's edge",
         unit="voxels",
-        too_low="the structure touches the edge of the crop, so a part of it may be cut off",
+        too_low="the structure reaches the edge of the crop, so a part of it may be cut off",
     ),
     Measure(
         "one_piece",
@@ -235,6 +236,13 @@ def limits_sha256(model_path: Path) -> str | None:
 # --- the two doors ----------------------------------------------------------------------------------------------------
 
 
+def assess_spacing(spacing: Iterable[float]) -> Check:
+    """Are the voxels of the series, in mm, as fine as they need to be?"""
+    measure = Measure("voxel", "The widest side of the series' voxels", "mm", too_high="volumes may come out too small")
+    usual = Range(warn=(None, COARSE), fail=(None, None), source="measured on resampled crops: benchmarks/geometry.py")
+    return _check(measure, round(max(spacing), 3), usual)
+
+
 def assess_input(volume: np.ndarray, limits: Limits) -> list[Check]:
     """Can the raw volume [X, Y, Z] (RAS, 1 mm) be a crop like those of training? To be asked before the model runs.
 
@@ -295,7 +303,9 @@ def number_in_words(value: float) -> str:
 
 def _in_words(limit: tuple[float | None, float | None], unit: str) -> str:
     low, high = limit
-    if high is None:
+    if low is None and high is None:
+        words = "none"
+    elif high is None:
         words = f"at least {number_in_words(low)}"
     elif low is None:
         words = f"at most {number_in_words(high)}"

@@ -329,6 +329,12 @@ def test_values_at_and_beyond_the_limits():
     assert found == [FAIL, WARN, PASS, PASS, WARN, WARN, FAIL]
 
 
+def test_coarse_voxels_are_doubted():
+    fine, coarse = (quality.assess_spacing((1.0, 1.0, wide)) for wide in (1.5, 2.0))
+    assert (fine.verdict, coarse.verdict) == (PASS, WARN)
+    assert coarse.value == 2 and "2 mm, usual is at most 1.5 mm: volumes may come out too small" in coarse.sentence
+
+
 def test_limits_survive_their_files(tmp_path, limits):
     limits.save(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {quality.LIMITS_FILE, quality.TEMPLATE_FILE}
@@ -338,13 +344,37 @@ def test_limits_survive_their_files(tmp_path, limits):
 
 
 def test_nobody_is_judged_by_limits_fitted_on_that_person(phantoms):
-    crops = [Crop(person, one.image) for person, one in zip("aabbbc", phantoms, strict=False)]
+    crops = [Crop(f"{n}", person, one.image) for n, (person, one) in enumerate(zip("aabbbc", phantoms, strict=False))]
     outputs = [measure_output(answer(one.labels)) for one in phantoms[: len(crops)]]
     limits_of = limits_of_other_half(crops, outputs, MODEL)
     of_b, of_others = limits_of(crops[2]), limits_of(crops[0])
     assert [limits_of(crop) is of_b for crop in crops] == [False, False, True, True, True, False]
     for limits, fitted_on in ((of_b, (0, 1, 5)), (of_others, (2, 3, 4))):
         np.testing.assert_array_equal(limits.template, mean_crop([crops[number].volume for number in fitted_on]))
+
+
+def test_a_crop_is_answered_by_the_folds_that_held_it_out(tmp_path, monkeypatch):
+    for run, fold, held in (("a", 1, "x"), ("a", 2, "y"), ("b", 1, "y"), ("b", 2, "x")):
+        folder = tmp_path / run / f"fold_{fold}"
+        folder.mkdir(parents=True)
+        (folder / "model.onnx").touch()
+        (folder / "split.json").write_text(json.dumps({"test": [held]}))
+    answers = {"a1": 1.0, "a2": 2.0, "b1": 4.0, "b2": 8.0}
+
+    class Agent:
+        def __init__(self, path: Path, threads: int):
+            self.answer = answers[path.parts[-3] + path.parts[-2][-1]]
+
+        def single_volume_inference(self, volume):
+            return volume * self.answer
+
+    monkeypatch.setattr(fit_quality_limits, "UNetInferenceAgent", Agent)
+    crops = [Crop(name, name, np.ones(2)) for name in "xy"]
+    runs = [tmp_path / "a", tmp_path / "b"]
+    segment_of = fit_quality_limits.held_out(runs, crops, 1)
+    assert [segment_of(crop)(crop.volume).tolist() for crop in crops] == [[4.5, 4.5], [3, 3]]
+    with pytest.raises(ValueError, match="0 folds of 2 runs held z out"):
+        fit_quality_limits.held_out(runs, [Crop("z", "z", np.ones(2))], 1)
 
 
 def test_the_program_fits_and_evaluates(tmp_path, capsys):
@@ -380,18 +410,18 @@ def _show_and_bound(good: Tally, nonsense: list[Tally], capsys) -> None:
 
 
 def test_rates_on_phantoms(agent, capsys):
-    crops = [Crop(str(seed), make_phantom(seed).image) for seed in range(300, 310)]
+    crops = [Crop(str(seed), str(seed), make_phantom(seed).image) for seed in range(300, 310)]
     segment = agent.single_volume_inference
-    good = tally_crops(crops, segment, lambda _: limits_beside(DEFAULT_MODEL))
-    _show_and_bound(good, tally_nonsense(crops[:5], segment, lambda _: limits_beside(DEFAULT_MODEL)), capsys)
+    good = tally_crops(crops, lambda _: segment, lambda _: limits_beside(DEFAULT_MODEL))
+    _show_and_bound(good, tally_nonsense(crops[:5], lambda _: segment, lambda _: limits_beside(DEFAULT_MODEL)), capsys)
 
 
 def test_rates_on_real_crops(agent, real_studies, capsys):
     images = Path(os.environ["HIPPO_DATA"]) / "TrainingSet" / "images"
     crops = read_crops(images)[::10]
     segment = agent.single_volume_inference
-    good = tally_crops(crops, segment, lambda _: limits_beside(DEFAULT_MODEL))
-    nonsense = tally_nonsense(crops[::3], segment, lambda _: limits_beside(DEFAULT_MODEL))
+    good = tally_crops(crops, lambda _: segment, lambda _: limits_beside(DEFAULT_MODEL))
+    nonsense = tally_nonsense(crops[::3], lambda _: segment, lambda _: limits_beside(DEFAULT_MODEL))
     brains = tally_brains(read_brains(real_studies), segment, limits_beside(DEFAULT_MODEL))
     _show_and_bound(good, [*nonsense, *brains], capsys)
 
