@@ -74,7 +74,7 @@ def save_segmentation(labels: np.ndarray, path: Path, provenance: Provenance) ->
     ds = result_attributes("segmentation", provenance)
     ds.SOPClassUID, ds.Modality = SegmentationStorage, "SEG"
     ds.ImageType = ["DERIVED", "PRIMARY"]
-    ds.ContentLabel, ds.ContentDescription = "HIPPOCAMPUS", RESEARCH
+    ds.ContentLabel, ds.ContentDescription, ds.ContentCreatorName = "HIPPOCAMPUS", RESEARCH, None
     ds.SegmentationType, ds.SegmentsOverlap = "BINARY", "YES"
     ds.SegmentSequence = [_segment(number, provenance) for number in range(1, len(STRUCTURES) + 1)]
     ds.update(_place(provenance))

@@ -375,6 +375,16 @@ def test_they_open_under_enforced_validation(make, monkeypatch, header):
         assert len([element.value for element in pydicom.dcmread(path).iterall()]) > 50
 
 
+def test_what_must_be_there_though_empty_is_there(make):
+    """Type 2 attributes of the Segmentation Image and SR Document modules, which not every validator asks for."""
+    results = make()
+    for path, keywords in (
+        (results.segmentation, ["ContentCreatorName", "PositionReferenceIndicator"]),
+        (results.measurements, ["PerformedProcedureCodeSequence", "ReferencedPerformedProcedureStepSequence"]),
+    ):
+        assert all(pydicom.dcmread(path)[keyword].is_empty for keyword in keywords)
+
+
 def test_no_identity_is_printed(make, capfd):
     add_overlay(
         make(header={"PatientName": "Secret" * 20, "PatientID": "SECRET" * 20, "StudyDescription": "secret\nsecret"})
