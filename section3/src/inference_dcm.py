@@ -93,7 +93,8 @@ def process_single_study(
 
     `conditions` choose the series, those of hippocrop_rules.json where there are none; `series_uid` narrows the choice.
     Pseudonymous pages do not say whose study it is. What an earlier run left in `output_dir` under the same names is
-    replaced, or removed when there is no result now. Raises NoSuchSeriesError, with nothing written.
+    replaced, or removed when there is no result now. Raises NoSuchSeriesError, with nothing written, and
+    Refusal: bad-model.
     """
     conditions = conditions or load_rules()
     result = StudyResult(
@@ -184,7 +185,7 @@ def _listed(study: Study, identity: Identity) -> str:
     """The series that --series can name, on one line without the patient."""
     series = without_our_results(study).series
     names = (f"{one.uid} ({one.description or 'unnamed'}, {len(one.instances)} images)" for one in series)
-    return printable(identity.removed_from(", ".join(names)))
+    return printable(identity.removed_from(", ".join(names)))[:1000] or "none but those of our results"
 
 
 def segment(source: SourceVolume, agent: UNetInferenceAgent, result: StudyResult) -> np.ndarray:

@@ -25,6 +25,8 @@ from pathlib import Path
 
 import numpy as np
 
+from refusal import Refusal
+
 LIMITS_FILE, TEMPLATE_FILE = "quality_limits.json", "quality_template.npz"
 
 PASS, WARN, FAIL = "pass", "warn", "fail"
@@ -143,7 +145,7 @@ OUTPUT_MEASURES = (
         "margin",
         "The least distance of the structure from the crop's edge",
         unit="voxels",
-        too_low="the structure reaches the edge of the crop, so a part of it may be cut off",
+        too_low="the structure comes so near to the edge of the crop that a part of it may be cut off",
     ),
     Measure(
         "one_piece",
@@ -228,9 +230,17 @@ def limits_beside(model_path: Path) -> Limits | None:
 
 
 def limits_sha256(model_path: Path) -> str | None:
-    """A digest of the limits beside the model: with others, another verdict may stand on the page."""
+    """A digest of the limits beside the model, None where it has none: with others, a page may give another verdict.
+
+    Raises Refusal: bad-model, where only one of their files can be read.
+    """
     paths = [model_path.parent / name for name in (LIMITS_FILE, TEMPLATE_FILE)]
-    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest() if paths[0].exists() else None
+    if not paths[0].exists():
+        return None
+    try:
+        return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
+    except OSError as error:
+        raise Refusal("bad-model", f"the limits {error.filename} cannot be read: {error.strerror}") from error
 
 
 # --- the two doors ----------------------------------------------------------------------------------------------------
@@ -263,7 +273,7 @@ def assess_output(probabilities: np.ndarray, model_sha256: str, limits: Limits) 
 
 
 def is_cut(checks: Iterable[Check]) -> bool:
-    """Does the structure reach the edge of the crop, as where slices at its end are missing?"""
+    """Does the structure come too near to the edge of the crop, as where slices at its end are missing?"""
     return any(check.name == "margin" and check.verdict == FAIL for check in checks)
 
 
@@ -304,8 +314,8 @@ def number_in_words(value: float) -> str:
 def _in_words(limit: tuple[float | None, float | None], unit: str) -> str:
     low, high = limit
     if low is None and high is None:
-        words = "none"
-    elif high is None:
+        return "none"
+    if high is None:
         words = f"at least {number_in_words(low)}"
     elif low is None:
         words = f"at most {number_in_words(high)}"

@@ -26,10 +26,10 @@ geometry-spacing             the voxels are smaller or larger than what can be r
 geometry-field-of-view       the series covers more than any crop does
 unreadable-pixels            the pixel data of a slice cannot be decoded to one grey value a pixel
 bad-rules                    the rules for choosing the series are missing or no list of conditions
-bad-model                    the model file is missing, is no model, or breaks the volume contract
+bad-model                    the model file or its limits are missing, it is no model, or breaks the volume contract
 unfit-input                  the series is no crop of a T1 hippocampus as the model knows them (quality.py)
 nothing-found                the model finds no voxel of one of the structures
-structure-cut                what the model finds reaches the edge of the crop, as where slices at its end are missing
+structure-cut                what the model finds comes too near to the crop's edge, as where slices there are missing
 implausible-result           what the model finds is no hippocampus as it knows them (quality.py)
 cannot-fetch                 the archive does not give the study
 not-stored                   the archive does not hold the results as they were sent, though it confirmed them

@@ -77,8 +77,8 @@ def _load_agent(model_path: Path, sha256: str, threads: int) -> UNetInferenceAge
 def proven_result(task: StudyTask) -> StudyResult | None:
     """The earlier result where working on the study could only repeat it, else None.
 
-    It must be a success of the same model, rules and limits on the same instances, newer than their files, sent if it
-    is to be sent, and its own files must be what they were.
+    It must be a success of the same model, rules, limits and revision, as pseudonymous, on the same instances, newer
+    than their files, sent if it is to be sent, and its own files must be what they were.
     """
     path = task.output_dir / RESULT
     try:

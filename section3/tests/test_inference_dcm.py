@@ -24,6 +24,7 @@ from dicom_series import list_files
 from dimse import DimseArchive
 from inference_dcm import main
 from phantom import make_phantom, write_study
+from quality import LIMITS_FILE
 
 ANTERIOR_MM3, POSTERIOR_MM3 = 4 * 5 * 6, 4 * 7 * 6  # of the blocks
 
@@ -241,6 +242,14 @@ def _no_model(study, **_):
     return [study, "--model-path", str(study / "model.onnx")]
 
 
+def _half_of_the_limits(study, threshold_model, **_):
+    folder = study.parent / "model"
+    folder.mkdir()
+    shutil.copy(threshold_model, folder / "model.onnx")
+    (folder / LIMITS_FILE).touch()
+    return [study, "--model-path", str(folder / "model.onnx")]
+
+
 @pytest.mark.parametrize(
     ("break_it", "exit_code", "code", "page"),
     [
@@ -261,14 +270,16 @@ def _no_model(study, **_):
         (_wrong_series, 2, None, False),
         (_text_as_model, 1, "bad-model", False),
         (_no_model, 1, "bad-model", False),
+        (_half_of_the_limits, 1, "bad-model", False),
     ],
 )
 def test_bad_input_gets_one_line_and_at_most_a_page_that_says_why(
-    make_study, add_series, crop_files, edit, run, tmp_path, break_it, exit_code, code, page
+    make_study, add_series, crop_files, edit, run, tmp_path, threshold_model, break_it, exit_code, code, page
 ):
     study = make_study()
     run(study)  # the results of an earlier run must not stay beside a refusal
-    arguments = break_it(study, make_study=make_study, add_series=add_series, crop_files=crop_files, edit=edit)
+    makers = {"make_study": make_study, "add_series": add_series, "crop_files": crop_files, "edit": edit}
+    arguments = break_it(study, threshold_model=threshold_model, **makers)
     before = _digests(study)
     found_code, out, err, result = run(*arguments)
 
