@@ -248,7 +248,9 @@ def limits_sha256(model_path: Path) -> str | None:
 
 def assess_spacing(spacing: Iterable[float]) -> Check:
     """Are the voxels of the series, in mm, as fine as they need to be?"""
-    measure = Measure("voxel", "The widest side of the series' voxels", "mm", too_high="volumes may come out too small")
+    measure = Measure(
+        "voxel_size", "The widest side of the series' voxels", "mm", too_high="volumes may come out too small"
+    )
     usual = Range(warn=(None, COARSE), fail=(None, None), source="measured on resampled crops: benchmarks/geometry.py")
     return _check(measure, round(max(spacing), 3), usual)
 

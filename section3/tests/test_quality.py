@@ -332,7 +332,7 @@ def test_values_at_and_beyond_the_limits():
 def test_coarse_voxels_are_doubted():
     fine, coarse = (quality.assess_spacing((1.0, 1.0, wide)) for wide in (1.5, 2.0))
     assert (fine.verdict, coarse.verdict) == (PASS, WARN)
-    assert coarse.limit == "none"  # that would refuse
+    assert (coarse.name, coarse.limit) == ("voxel_size", "none")  # the page names it; no limit refuses
     assert coarse.value == 2 and "2 mm, usual is at most 1.5 mm: volumes may come out too small" in coarse.sentence
 
 
