@@ -2,10 +2,10 @@
 
     python studies.py [--study NAME ...] [--workers 2]
 
-Each variant trains a small network of slices (BASE) on the first TESTED folds of five and is compared with it by
-compare_runs.py on the persons held out. Small and short, so that all of them take an evening on two cores: what matters
-little here may matter more, or less, in longer training. What a second random start changes is shown as a variant.
-A study that was stopped goes on where it was; the tables and figures are made anew from what is there.
+Each variant trains a small network of slices (BASE) for the first of five folds and is compared, as compare_runs.py
+does, with BASE itself on the persons held out. Small and short, so that all of them take an hour on a core: what
+matters little here may matter more, or less, in longer training. One variant is BASE from another random start: what
+changes no more than that may be chance. A study that was stopped goes on where it was.
 """
 
 import argparse
@@ -31,8 +31,7 @@ from run_ml_pipeline import SECTION, add_data_root, made
 from unet_experiment import UNetExperiment
 from volume_stats import score_volume, write_scores
 
-FOLDS, TESTED = 5, 2
-BASE = {"filters": 8, "epochs": 5, "validation_share": 0.0, "folds": FOLDS}
+BASE = {"filters": 8, "epochs": 4, "batch_size": 16, "validation_share": 0.0, "folds": 5, "only_fold": 1}
 
 
 @dataclass(frozen=True)
@@ -92,19 +91,19 @@ def fewer(split: Split, variant: Variant) -> Split:
 
 
 def run_variant(variant: Variant, root: Path, folder: Path, threads: int) -> None:
-    """Trains and tests the folds of one variant, in a process of its own; writes results.csv and results.json."""
+    """Trains and tests one variant, in a process of its own; writes results.csv and results.json."""
     torch.set_num_threads(threads)
     for limit, value in variant.limits.items():
         setattr(augmentation, limit, value)
     cases = LoadHippocampusData(root, max_workers=0)
     learned = [merged(case) for case in cases] if variant.one_class else cases
     config = Config(**(BASE | variant.settings))
-    scores = []
-    for n, split in enumerate(fold_splits([c.name for c in cases], FOLDS, 0.0, config.seed)[:TESTED], start=1):
-        run = UNetExperiment(config, learned, fewer(split, variant), made(folder / f"fold_{n}"))
-        run.train()
-        for case in (case for case in cases if case.name in split.test):
-            scores.append(score_volume(case.name, run.probabilities(case).argmax(dim=0).numpy(), case.labels))
+    splits = fold_splits([case.name for case in cases], config.folds, config.validation_share, config.seed)
+    split = fewer(splits[config.only_fold - 1], variant)
+    run = UNetExperiment(config, learned, split, made(folder))
+    run.train()
+    tested = [case for case in cases if case.name in split.test]
+    scores = [score_volume(c.name, run.probabilities(c).argmax(dim=0).numpy(), c.labels) for c in tested]
     used = resource.getrusage(resource.RUSAGE_SELF)
     cost = {
         "parameters": sum(p.numel() for p in run.segmenter.parameters()),

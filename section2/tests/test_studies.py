@@ -40,9 +40,8 @@ def test_fewer_to_learn_from_never_changes_the_test():
 
 
 def test_a_study_trains_compares_and_goes_on(phantom_set, tmp_path, monkeypatch, capsys):
-    small = {"filters": 2, "depth": 2, "epochs": 1, "validation_share": 0.0, "folds": 2}
+    small = {"filters": 2, "depth": 2, "epochs": 1, "validation_share": 0.0, "folds": 2, "only_fold": 1}
     monkeypatch.setattr(studies, "BASE", small)
-    monkeypatch.setattr(studies, "FOLDS", 2)
     monkeypatch.setattr(studies, "run_all", in_this_process)
     options = ["--study", "labels", "--data-root", str(phantom_set), "--out", str(tmp_path)]
     assert studies.main(options) == 0

@@ -142,7 +142,7 @@ def save_report_as_dcm(page: Image.Image, path: Path, provenance: Provenance) ->
 
 
 def save_series_page_as_dcm(page: Image.Image, path: Path, provenance: Provenance) -> Dataset:
-    """Write the second page of the report and return it. Raises OSError.
+    """Write the page with the table of series and return it. Raises OSError.
 
     In a series of its own: of two pages in one, OHIF shows the second as the thumbnail. It tells of series that were
     not measured, which may come and go: another page has another UID.
@@ -256,6 +256,18 @@ def derived_from(sources: Sequence[Instance]) -> Dataset:
         ds.SourceImageSequence = references(sources)
         for source in ds.SourceImageSequence:
             source.PurposeOfReferenceCodeSequence = [code_item(SOURCE_IMAGE)]
+        ds.update(lossy_compression(sources))
+    return ds
+
+
+def lossy_compression(sources: Sequence[Instance]) -> Dataset:
+    """Whether the sources were ever compressed with loss: it holds for what is derived too (PS3.3, C.7.6.1.1.5)."""
+    compressed = [source.header for source in sources if source.text("LossyImageCompression") == "01"]
+    ds = item(LossyImageCompression="01" if compressed else "00")
+    for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
+        value = _valid(keyword, compressed[0].get(keyword)) if compressed else ""
+        if value:
+            setattr(ds, keyword, value)
     return ds
 
 

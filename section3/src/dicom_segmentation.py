@@ -29,6 +29,7 @@ from dicom_results import (
     code_item,
     decimals,
     item,
+    lossy_compression,
     references,
     result_attributes,
     save,
@@ -91,6 +92,7 @@ def save_segmentation(labels: np.ndarray, path: Path, provenance: Provenance) ->
     sources = [provenance.sources[index] for index in order]
     ds.PerFrameFunctionalGroupsSequence = _frame_groups(segments.tolist(), places.tolist(), sources)
     ds.update(_binary_pixels(masks[segments, places]))
+    ds.update(lossy_compression(provenance.sources))
     save(ds, path)
     return ds
 
@@ -150,7 +152,6 @@ def _binary_pixels(frames: np.ndarray) -> Dataset:
     ds.NumberOfFrames, ds.Rows, ds.Columns = frames.shape
     ds.BitsAllocated = ds.BitsStored = 1
     ds.HighBit = ds.PixelRepresentation = 0
-    ds.LossyImageCompression = "00"
     ds.PixelData = pixels + b"\0" * (len(pixels) % 2)
     return ds
 

@@ -117,8 +117,13 @@ def held_out(runs: Sequence[Path], crops: Sequence[Crop], threads: int) -> Segme
 # --- fitting ----------------------------------------------------------------------------------------------------------
 
 
-def fit_limits(volumes: Sequence[np.ndarray], outputs: Sequence[dict[str, float]], model_sha256: str) -> Limits:
-    """Limits from raw volumes [X, Y, Z] and, in the same order, what `measure_output` says of the model's answers."""
+def fit_limits(
+    volumes: Sequence[np.ndarray], outputs: Sequence[dict[str, float]], model_sha256: str, answered: str = ""
+) -> Limits:
+    """Limits from raw volumes [X, Y, Z] and, in the same order, what `measure_output` says of the model's answers.
+
+    answered: by whom, in words, where not by the model itself.
+    """
     template = mean_crop(volumes)
     inputs = [measure_size(volume) | measure_image(volume, template) for volume in volumes]
     ranges = {
@@ -126,7 +131,7 @@ def fit_limits(volumes: Sequence[np.ndarray], outputs: Sequence[dict[str, float]
         for measures, rows in ((INPUT_MEASURES, inputs), (OUTPUT_MEASURES, outputs))
         for measure in measures
     }
-    return Limits(ranges, template, model_sha256, fitted_on=f"{len(volumes)} crops")
+    return Limits(ranges, template, model_sha256, fitted_on=f"{len(volumes)} crops{answered}")
 
 
 def mean_crop(volumes: Sequence[np.ndarray]) -> np.ndarray:
@@ -289,7 +294,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         segment_of = held_out(args.folds, crops, threads) if args.folds else lambda crop: segment
         progress = tqdm(crops, desc="segmenting", unit="crop", disable=None)
         outputs = [measure_output(segment_of(crop)(crop.volume)) for crop in progress]
-        limits = fit_limits([crop.volume for crop in crops], outputs, model)
+        answered = ", answered by models that had not seen them" if args.folds else ""
+        limits = fit_limits([crop.volume for crop in crops], outputs, model, answered)
         if args.evaluate:
             limits_of = limits_of_other_half(crops, outputs, model)
             tallies = [tally_crops(crops, segment_of, limits_of)]

@@ -5,7 +5,7 @@
 
 STUDY is a folder with the study's DICOM files in it or below it; with --study they come from an archive. Without
 --output-dir the results go to section3/out/<StudyInstanceUID>/: report.dcm and report.png (the page), report_series.dcm
-and .png (its second page: which series, and why), overlay/ (the contours on every slice), segmentation.dcm,
+and .png (the table of series: which, and why), overlay/ (the contours on every slice), segmentation.dcm,
 measurements.dcm and result.json (everything that was found). Of a study that could be read and is refused, report.dcm
 and report.png say why; they are sent as results are.
 

@@ -1,4 +1,4 @@
-"""The second page: all series of the study, which of them was measured, and why the others were not."""
+"""The table of series: all series of the study, which of them was measured, and why the others were not."""
 
 from __future__ import annotations
 

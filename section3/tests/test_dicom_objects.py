@@ -385,6 +385,19 @@ def test_what_must_be_there_though_empty_is_there(make):
         assert all(pydicom.dcmread(path)[keyword].is_empty for keyword in keywords)
 
 
+def test_what_was_compressed_with_loss_stays_so(make, need_program):
+    compressed = {"LossyImageCompression": "01", "LossyImageCompressionRatio": "10"}
+    compressed["LossyImageCompressionMethod"] = "ISO_10918_1"
+    results = add_overlay(make(**compressed))
+    paths = [results.segmentation, next((results.folder / "overlay").iterdir())]
+    for path in paths:
+        written = pydicom.dcmread(path)
+        assert {keyword: str(written[keyword].value) for keyword in compressed} == compressed
+    assert pydicom.dcmread(make().segmentation).LossyImageCompression == "00"
+    need_program("dciodvfy")
+    assert [_dciodvfy(path) for path in paths[1:]] == [[]]
+
+
 def test_no_identity_is_printed(make, capfd):
     add_overlay(
         make(header={"PatientName": "Secret" * 20, "PatientID": "SECRET" * 20, "StudyDescription": "secret\nsecret"})
