@@ -163,7 +163,8 @@ def measure_study(
     """Choose, segment and measure; notes in `result` what it learns on the way. Raises Refusal, NoSuchSeriesError."""
     identity = Identity.of(study)
     if series_uid is not None and series_uid not in {one.uid for one in study.series}:
-        raise NoSuchSeriesError(f"no series {series_uid} in the study, which has: {_listed(study, identity)}")
+        damaged = f" ({len(study.damaged)} damaged files left out)" if study.damaged else ""
+        raise NoSuchSeriesError(f"no series {series_uid} in the study{damaged}, which has: {_listed(study, identity)}")
     with identity.kept_out_of_refusals():
         considered = consider_series(study, series_uid, conditions)
         result.series_considered = [identity.removed_from_row(one.as_row()) for one in considered]
