@@ -67,7 +67,6 @@ STUDIES = {
         "7 slices": Variant({"context": 7}),
     },
     "size": {
-        "4 filters": Variant({"filters": 4}),
         "16 filters": Variant({"filters": 16}),
         "3 poolings": Variant({"depth": 3}),
     },
