@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from hippocampus_data import SPACING_TOLERANCE, DataError, nifti_files, read_nifti
 from model_export import ExportedModel
-from volume_stats import STRUCTURES, score_volume, table, write_scores
+from volume_stats import STRUCTURES, score_volume, structure_mask, table, write_scores
 
 LARGEST_MM = 128  # of a crop along any axis; the curated ones measure up to 59
 
@@ -55,7 +55,7 @@ def segment(image: nib.Nifti1Image, model: ExportedModel) -> np.ndarray:
 def volumes_mm3(labels: np.ndarray, image: nib.Nifti1Image, interval: dict | None) -> dict[str, float]:
     """A row of volumes.csv: the volumes, and the ends of their intervals where the model's card has calibrated ones."""
     voxel = abs(np.linalg.det(image.affine[:3, :3]))
-    found = {s: np.count_nonzero(np.isin(labels, values)) * voxel for s, values in STRUCTURES.items()}
+    found = {s: np.count_nonzero(structure_mask(labels, s)) * voxel for s in STRUCTURES}
     row = {f"{NAMES[s]}_mm3": volume for s, volume in found.items()}
     for s, width in (interval or {"half_width": {}})["half_width"].items():
         row |= {f"{NAMES[s]}_low_mm3": found[s] * (1 - width), f"{NAMES[s]}_high_mm3": found[s] * (1 + width)}

@@ -19,7 +19,7 @@ import figures
 from combine_runs import tested_parts
 from hippocampus_data import DataError, LoadHippocampusData
 from run_ml_pipeline import add_data_root
-from volume_stats import STRUCTURES, Dice3d
+from volume_stats import STRUCTURES, Dice3d, structure_mask
 
 SIGNS = (
     "volume differs from the other model's",
@@ -32,9 +32,8 @@ SIGNS = (
 
 def signs(probabilities: np.ndarray, other: np.ndarray, structure: str) -> list[float]:
     """One number for each of SIGNS, from two models' probabilities [3, X, Y, Z]; more is more doubt."""
-    values = STRUCTURES[structure]
-    mask, of_other = (np.isin(p.argmax(axis=0), values) for p in (probabilities, other))
-    chance = probabilities[list(values)].sum(axis=0, dtype=np.float64)
+    mask, of_other = (structure_mask(p.argmax(axis=0), structure) for p in (probabilities, other))
+    chance = probabilities[list(STRUCTURES[structure])].sum(axis=0, dtype=np.float64)
     volume = mask.sum()
     return [
         abs(float(np.log(volume / of_other.sum()))),
@@ -52,9 +51,9 @@ def doubts_and_errors(runs: list[Path], root: Path) -> dict[str, tuple[np.ndarra
         for case in tqdm(held_out, "volumes", disable=None, leave=False):
             pair = model(case.image), other(case.image)
             for structure, (doubts, errors) in found.items():
-                true = np.isin(case.labels, STRUCTURES[structure]).sum()
+                volume, true = (structure_mask(m, structure).sum() for m in (pair[0].argmax(axis=0), case.labels))
                 doubts.append(signs(*pair, structure))
-                errors.append(100 * abs(np.isin(pair[0].argmax(axis=0), STRUCTURES[structure]).sum() / true - 1))
+                errors.append(100 * abs(volume / true - 1))
     return {structure: (np.array(doubts), np.array(errors)) for structure, (doubts, errors) in found.items()}
 
 

@@ -18,7 +18,7 @@ from combine_runs import tested_parts
 from config import Config
 from hippocampus_data import DataError, LoadHippocampusData
 from run_ml_pipeline import add_data_root
-from volume_stats import STRUCTURES, Dice3d
+from volume_stats import STRUCTURES, Dice3d, structure_mask
 
 FACTORS = (1.0, 1.1, 1.2, 1.25, 1.3, 1.4, 1.5)
 
@@ -27,8 +27,8 @@ def measured(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """[structure, 2]: Dice and volume error in %; probabilities [3, X, Y, Z], labels [X, Y, Z]."""
     found = probabilities.argmax(axis=0)
     rows = []
-    for values in STRUCTURES.values():
-        mask, true = np.isin(found, values), np.isin(labels, values)
+    for structure in STRUCTURES:
+        mask, true = structure_mask(found, structure), structure_mask(labels, structure)
         rows.append((Dice3d(mask, true), 100 * (mask.sum() / true.sum() - 1)))
     return np.array(rows)
 

@@ -81,9 +81,14 @@ def score_structure(found: np.ndarray, true: np.ndarray, spacing: tuple[float, .
     }
 
 
+def structure_mask(labels: np.ndarray, structure: str) -> np.ndarray:
+    """The voxels of one of STRUCTURES, bool, of labels of any shape."""
+    return np.isin(labels, STRUCTURES[structure])
+
+
 def score_volume(name: str, found: np.ndarray, true: np.ndarray, spacing: tuple[float, ...] = (1, 1, 1)) -> dict:
     """Measures of one labelled volume [X, Y, Z] (0, 1 anterior, 2 posterior) as {"name", structure: measures}."""
-    masks = {s: (np.isin(found, labels), np.isin(true, labels)) for s, labels in STRUCTURES.items()}
+    masks = {s: (structure_mask(found, s), structure_mask(true, s)) for s in STRUCTURES}
     return {"name": name, **{s: score_structure(*pair, spacing) for s, pair in masks.items()}}
 
 

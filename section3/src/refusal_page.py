@@ -81,7 +81,8 @@ def create_refusal_page(
     if source:
         y = page.rule(page.identity(header, IDENTITY))
         _statement(page, "Refused: no volumes are given.", reason, code, y, width, range(17, 10, -1), SERIES - 30)
-        _series(page, next(row for row in series if row["accepted"]), source)
+        chosen = next(row["description"] for row in series if row["accepted"])
+        page.series(source.voxels.shape, source.spacing, chosen, SERIES)
         _failed_checks(page, checks, _pictures(page, source) + 56, LEFT, NARROW)
     else:
         page.identity_across(header, IDENTITY_ACROSS)
@@ -104,13 +105,6 @@ def _statement(
         page.text(MARGIN, y, line, size, BRIGHT)
     page.text(MARGIN, y + 32, f"Code: {code}", 16, NORMAL)
     return y + 32
-
-
-def _series(page: Page, row: Mapping, source: SourceVolume) -> None:
-    """Which one was refused, above the model."""
-    page.field(MARGIN, SERIES, "Series", row["description"], COLUMN, range(17, 11, -1))
-    voxels, mm = " x ".join(map(str, source.voxels.shape)), " x ".join(f"{side:.3g}" for side in source.spacing)
-    page.text(MARGIN, SERIES + 50, f"{voxels} voxels of {mm} mm", 14, NORMAL)
 
 
 def _pictures(page: Page, source: SourceVolume) -> int:

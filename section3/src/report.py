@@ -333,12 +333,16 @@ class Page:
         y: float,
     ) -> None:
         """What was measured, and by which model."""
-        sizes = range(17, 11, -1)
-        y = self.field(MARGIN, y, "Series", series_description, COLUMN, sizes)
-        voxels, mm = " x ".join(map(str, shape)), " x ".join(f"{s:.3g}" for s in spacing)
-        self.text(MARGIN, y + 23, f"{voxels} voxels of {mm} mm", 14, NORMAL)
-        y = self.field(MARGIN, y + 63, "Model", model["name"], COLUMN, sizes)
+        y = self.series(shape, spacing, series_description, y)
+        y = self.field(MARGIN, y + 40, "Model", model["name"], COLUMN, range(17, 11, -1))
         self.text(MARGIN, y + 23, drawable(f"version {model['version']}, SHA-256 {model['sha256'][:12]}"), 14, NORMAL)
+
+    def series(self, shape: tuple[int, ...], spacing: tuple[float, ...], description: str, y: float) -> float:
+        """Which series, and its grid; returns the last baseline."""
+        y = self.field(MARGIN, y, "Series", description, COLUMN, range(17, 11, -1)) + 23
+        voxels, mm = " x ".join(map(str, shape)), " x ".join(f"{s:.3g}" for s in spacing)
+        self.text(MARGIN, y, f"{voxels} voxels of {mm} mm", 14, NORMAL)
+        return y
 
     def footer(self, notes: Sequence[str] = NOT_FOR) -> None:
         self.draw.line((MARGIN, FOOTER, SIZE[0] - MARGIN, FOOTER), LINE)
