@@ -1,10 +1,13 @@
 # One command a chore. `make` alone lists them.
+#   make test PYTHON=python3.12         sets up with another Python than python3
+#   make test PIP="--index-url URL"     hands options to pip: torch's page says where its build without CUDA is
 PYTHON ?= python3
+PIP ?=
 BIN := .venv/bin
 CLINIC := .venv-clinic/bin
 DATA := $(or $(HIPPO_DATA),data)
 
-.PHONY: help demo test eda train network clean
+.PHONY: help demo test quick eda have-data train network constraints clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -23,46 +26,62 @@ test: .venv/ready  ## lint and all tests (downloads torch once)
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest
 
-eda: .venv/ready section1/out/curation.csv  ## section 1: curate the data and run the notebook
+quick: .venv/ready  ## lint, and the tests without servers, training and fuzzing (under a minute)
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest -q -m "not slow"
+
+eda: have-data .venv/ready section1/out/curation.csv  ## section 1: curate the data and run the notebook
 	cd section1 && HIPPO_DATA="$(abspath $(DATA))" ../$(BIN)/jupyter nbconvert --execute --to html EDA.ipynb
 	@echo "Pictures: section1/EDA.html; clean pairs: section1/out"
 
-train: .venv/ready section1/out/curation.csv  ## section 2: train, test and export the default network (ten minutes)
+train: have-data .venv/ready section1/out/curation.csv  ## section 2: train, test and export the default network (ten minutes)
 	cd section2/src && ../../$(BIN)/python run_ml_pipeline.py
 
 RUNS := section2/out
 PIPELINE := ../../$(BIN)/python run_ml_pipeline.py
 LATEST = $$(ls -d $(RUNS)/$(1)/* | tail -n 1)
-network: .venv/ready section1/out/curation.csv  ## section 2: make the shipped models anew, with their cross-validation (four hours)
+network: have-data .venv/ready section1/out/curation.csv  ## section 2: make the shipped models anew, with their cross-validation (four hours)
 	cd section2/src && $(PIPELINE) --config ../recipes/volumes.json --out ../out/volumes
 	cd section2/src && $(PIPELINE) --config ../recipes/volumes.json --draw 1 --out ../out/volumes_2
 	cd section2/src && $(PIPELINE) --config ../recipes/slices.json --out ../out/slices
 	$(BIN)/python section2/src/combine_runs.py $(call LATEST,volumes) $(call LATEST,volumes_2) $(call LATEST,slices) --out $(RUNS)/ensemble
 	cp $(call LATEST,volumes)/all/model.onnx section3/model/model.onnx
 	cp $(call LATEST,ensemble)/model.onnx section3/model/ensemble/model-ensemble.onnx
-	$(BIN)/python section3/src/fit_quality_limits.py --folds $(call LATEST,volumes)
-	$(BIN)/python section3/src/fit_quality_limits.py --folds $(call LATEST,volumes) $(call LATEST,volumes_2) $(call LATEST,slices) --model-path section3/model/ensemble/model-ensemble.onnx
+	$(BIN)/python section3/calibration/fit_quality_limits.py --folds $(call LATEST,volumes)
+	$(BIN)/python section3/calibration/fit_quality_limits.py --folds $(call LATEST,volumes) $(call LATEST,volumes_2) $(call LATEST,slices) --model-path section3/model/ensemble/model-ensemble.onnx
 
-section1/out/curation.csv: | .venv/ready
+have-data:
 	@test -d "$(DATA)/TrainingSet/images" || { echo "No data in $(DATA)/TrainingSet: run '.venv/bin/python data/get_data.py' (28 MB from the official archive) or set HIPPO_DATA to the folder that holds TrainingSet/." >&2; exit 1; }
+
+section1/out/curation.csv: | have-data .venv/ready
 	cd section1 && ../$(BIN)/python curation.py --data-root "$(abspath $(DATA))"
+
+constraints: .venv/ready  ## renew constraints.txt: the newest versions that requirements.txt allows; then make test
+	$(BIN)/python -m pip install --quiet uv
+	head -n 2 constraints.txt > .constraints.unfinished
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate requirements.txt \
+		| grep -Ev '^(torch|triton|nvidia-|cuda-)' >> .constraints.unfinished
+	mv .constraints.unfinished constraints.txt
+	rm -rf .venv .venv-clinic
 
 clean:  ## remove the virtual environments
 	rm -rf .venv .venv-clinic
 
-.venv/ready: requirements.txt section3/requirements.txt
-	@echo "Setting up .venv with everything (torch included; a few minutes, once)"
+.venv/ready: requirements.txt section3/requirements.txt section3/requirements-cluster.txt constraints.txt
+	@echo "Setting up .venv with everything, once. torch comes with CUDA on most machines: 2.9 GB to download, 5.6 GB on"
+	@echo "disk. Without a GPU its small build will do: the head of the Makefile says how to have it."
 	$(call make_venv,.venv,requirements.txt)
 
-.venv-clinic/ready: section3/requirements.txt
+.venv-clinic/ready: section3/requirements.txt constraints.txt
 	@echo "Setting up .venv-clinic with what the clinical host needs (no torch; once)"
 	$(call make_venv,.venv-clinic,section3/requirements.txt)
 
 # Debian and Ubuntu ship Python without the module that makes virtual environments.
 define make_venv
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or newer is needed; this is $$($(PYTHON) --version)" >&2; exit 1; }
-	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "Python lacks venv: run 'sudo apt-get install python3-venv' first." >&2; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON): name a Python of 3.10 or newer with PYTHON=." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "$(PYTHON) is $$($(PYTHON) --version 2>&1); Python 3.10 or newer is needed: name one with PYTHON=." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "$(PYTHON) has no venv: run 'sudo apt-get install python3-venv' first." >&2; exit 1; }
 	@$(PYTHON) -m venv $(1)
-	@$(1)/bin/python -m pip install --quiet -r $(2)
+	@$(1)/bin/python -m pip install --quiet --constraint constraints.txt $(PIP) -r $(2)
 	@touch $@
 endef

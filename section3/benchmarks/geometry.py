@@ -16,7 +16,7 @@ The method and what it assumes:
 - What lies beyond the crop is not known. It is taken as the crop's mirror image, so what only a turned or shifted field
   of view sees is invented, and the tissue that it loses is lost.
 - The field of view keeps its middle and, to a voxel, its size in mm.
-- A series is built in memory as the reader would build it from DICOM (test_dicom_volume.py shows that it does), but for
+- A volume is built in memory as the reader would build it from DICOM (test_dicom_volume.py shows that it does), but for
   the axis orders, which are written as DICOM files and read.
 """
 
@@ -25,41 +25,41 @@ import csv
 import io
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from benchmark import SECTION
 from nibabel.filebasedimages import ImageFileError
 from scipy.interpolate import make_interp_spline
 from scipy.ndimage import affine_transform
 from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
-sys.path.extend([str(SECTION / "src"), str(SECTION.parent / "data")])
+from benchmark import SECTION
 
-from dicom_series import list_files, read_study
-from dicom_volume import (
-    SourceVolume,
-    get_predicted_volumes,
-    load_dicom_volume_as_numpy_from_list,
-    to_model_grid,
-    to_source_grid,
-)
+sys.path.insert(0, str(SECTION / "src"))
+sys.path.insert(0, str(SECTION.parent / "data"))
+
+from common.refusal import Stop
+from common.structures import STRUCTURES
+from common.volume import Grid, Volume
+from common.whole_files import write_text
+from measuring.measure_crop import get_predicted_volumes
+from measuring.resampling import to_model_grid, to_source_grid
+from measuring.unet_inference_agent import UNetInferenceAgent
 from phantom import write_series
-from refusal import Refusal
-from study_result import write_text
-from unet_inference_agent import UNetInferenceAgent
+from reading.dicom_series import list_files, read_study
+from reading.dicom_volume import load_dicom_volume_as_numpy_from_list
 
-STRUCTURES = ("anterior", "posterior", "total")
+KEYS = tuple(one.key for one in STRUCTURES)
 PEAK = 30000  # every crop is scaled to it: scanners write 16 bits, and rounding must not matter
 MIRRORED = 8  # voxels beyond the crop that wide voxels and the spline may see
 
 
 @dataclass(frozen=True)
-class Grid:
+class ScanGrid:
     """Voxels of `spacing` mm, turned about an axis of the patient, their middle moved by `shift` mm along each axis.
 
     Turned or shifted voxels are of at most 1 mm.
@@ -83,14 +83,14 @@ class Grid:
         return affine
 
 
-CROP = Grid("the crop, 1 mm")
+CROP = ScanGrid("the crop, 1 mm")
 GRIDS = (
-    *(Grid(f"{width:g} mm", (width, width, width)) for width in (0.45, 0.7, 1.5, 2)),
-    Grid("0.6 x 1.2 x 1 mm", (0.6, 1.2, 1)),
-    Grid("1 x 1 x 2 mm", (1, 1, 2)),
-    Grid("1 mm, half a voxel off", shift=0.5),
+    *(ScanGrid(f"{width:g} mm", (width, width, width)) for width in (0.45, 0.7, 1.5, 2)),
+    ScanGrid("0.6 x 1.2 x 1 mm", (0.6, 1.2, 1)),
+    ScanGrid("1 x 1 x 2 mm", (1, 1, 2)),
+    ScanGrid("1 mm, half a voxel off", shift=0.5),
     *(
-        Grid(f"1 mm, {degrees} degrees about {axis}", axis=axis, degrees=degrees)
+        ScanGrid(f"1 mm, {degrees} degrees about {axis}", axis=axis, degrees=degrees)
         for degrees in (10, 20, 30)
         for axis in "xyz"
     ),
@@ -102,7 +102,7 @@ AXIS_ORDERS = f"1 mm, axis orders {', '.join(ORIENTATIONS)}"
 
 @dataclass(frozen=True)
 class Row:
-    """One crop seen on one grid: volumes in mm3, and their differences from the crop's own in %, as STRUCTURES says."""
+    """One crop seen on one grid: volumes in mm3, and their differences from the crop's own in %, as KEYS says."""
 
     crop: str
     grid: str
@@ -110,7 +110,7 @@ class Row:
     differences: np.ndarray
 
 
-def acquire(crop: np.ndarray, grid: Grid) -> SourceVolume:
+def acquire(crop: np.ndarray, grid: ScanGrid) -> Volume:
     """What a scanner with another grid shows of the head of which `crop` [X, Y, Z] (1 mm, RAS) is one picture."""
     spacing = np.array(grid.spacing)
     shape = np.maximum(np.round(crop.shape / spacing), 1).astype(int)
@@ -120,7 +120,7 @@ def acquire(crop: np.ndarray, grid: Grid) -> SourceVolume:
     steps = grid.directions() * np.minimum(spacing, 1)  # an axis that was averaged is on its grid already
     first = (np.array(voxels.shape) - 1) / 2 + grid.shift - steps @ (shape - 1) / 2
     voxels = affine_transform(voxels, steps, first, output_shape=tuple(shape), order=5, mode="reflect")
-    return SourceVolume(np.round(voxels).astype(np.float32), grid.spacing, grid.affine(shape), [])
+    return Volume(np.round(voxels).astype(np.float32), Grid(voxels.shape, grid.affine(shape)))
 
 
 def _averaged(voxels: np.ndarray, axis: int, width: float, count: int) -> np.ndarray:
@@ -133,7 +133,7 @@ def _averaged(voxels: np.ndarray, axis: int, width: float, count: int) -> np.nda
     return np.diff(integral(edges), axis=axis) / width
 
 
-def through_dicom(crop: np.ndarray, orientation: str) -> SourceVolume:
+def through_dicom(crop: np.ndarray, orientation: str) -> Volume:
     """`crop` [X, Y, Z] as it is read from DICOM files whose columns, rows and slices run along `orientation`."""
     with tempfile.TemporaryDirectory() as folder:
         write_series(Path(folder), crop, orientation=orientation)
@@ -141,27 +141,31 @@ def through_dicom(crop: np.ndarray, orientation: str) -> SourceVolume:
         return load_dicom_volume_as_numpy_from_list(series)
 
 
-def measure(source: SourceVolume, agent: UNetInferenceAgent) -> np.ndarray:
-    """Volumes in mm3, in the order of STRUCTURES, as section 3 measures a series."""
-    labels = to_source_grid(agent.single_volume_inference(to_model_grid(source)), source)
-    volumes = get_predicted_volumes(labels, source.spacing)
-    return np.array([volumes[name] for name in STRUCTURES])
+def measure(source: Volume, agent: UNetInferenceAgent) -> np.ndarray:
+    """Volumes in mm3, in the order of KEYS, as section 3 measures a series."""
+    crop = to_model_grid(source)
+    labels = to_source_grid(agent.single_volume_inference(crop.voxels), crop.grid, source.grid)
+    volumes = get_predicted_volumes(labels, source.grid)
+    return np.array([volumes[key] for key in KEYS])
 
 
-def compare(paths: list[Path], agent: UNetInferenceAgent) -> list[Row]:
-    """All crops on all grids. Raises ValueError for what is no crop, and where the model misses a structure in one."""
+def compare(paths: list[Path], agent: UNetInferenceAgent, grids: Sequence[ScanGrid]) -> list[Row]:
+    """All crops on all grids and in all axis orders.
+
+    Raises ValueError for what is no crop, and where the model misses a structure in one.
+    """
     rows = []
     for path in tqdm(paths, unit="crop", disable=None):
-        measured = [(name, measure(source, agent)) for name, source in _on_all_grids(read_crop(path))]
+        measured = [(name, measure(source, agent)) for name, source in _on_all(grids, read_crop(path))]
         own = measured[0][1]
         if not own.all():
-            raise ValueError(f"{path.name}: the model finds {own} mm3 of {STRUCTURES}, expected some of each")
+            raise ValueError(f"{path.name}: the model finds {own} mm3 of {KEYS}, expected some of each")
         rows += [Row(path.name, name, volumes, 100 * (volumes / own - 1)) for name, volumes in measured]
     return rows
 
 
-def _on_all_grids(crop: np.ndarray) -> Iterator[tuple[str, SourceVolume]]:
-    for grid in (CROP, *GRIDS):
+def _on_all(grids: Sequence[ScanGrid], crop: np.ndarray) -> Iterator[tuple[str, Volume]]:
+    for grid in (CROP, *grids):
         yield grid.name, acquire(crop, grid)
     for orientation in ORIENTATIONS:
         yield AXIS_ORDERS, through_dicom(crop, orientation)
@@ -182,7 +186,7 @@ def as_table(rows: list[Row]) -> str:
     lines = [
         f"{len({row.crop for row in rows})} crops. Difference in %: mean / mean absolute / largest",
         "",
-        f"| grid | {' | '.join(STRUCTURES)} |",
+        f"| grid | {' | '.join(KEYS)} |",
         "|---|---:|---:|---:|",
     ]
     for name in dict.fromkeys(row.grid for row in rows if row.grid != CROP.name):
@@ -199,7 +203,7 @@ def as_table(rows: list[Row]) -> str:
 def as_csv(rows: list[Row]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["crop", "grid", *(f"{name}_{unit}" for unit in ("mm3", "percent") for name in STRUCTURES)])
+    writer.writerow(["crop", "grid", *(f"{key}_{unit}" for unit in ("mm3", "percent") for key in KEYS)])
     for row in rows:
         writer.writerow([row.crop, row.grid, *row.volumes.round(1), *row.differences.round(3)])
     return text.getvalue()
@@ -225,13 +229,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, grids: Sequence[ScanGrid] = GRIDS) -> int:
     args = _parser().parse_args(argv)
     try:
-        rows = compare(chosen(args.images, args.count), UNetInferenceAgent(args.model))
+        rows = compare(chosen(args.images, args.count), UNetInferenceAgent(args.model), grids)
         if args.out:
             write_text(args.out, as_csv(rows))
-    except (OSError, ValueError, ImageFileError, Refusal) as error:
+    except (OSError, ValueError, ImageFileError, Stop) as error:
         print(error, file=sys.stderr)
         return 1
     print(as_table(rows))

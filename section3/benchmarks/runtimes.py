@@ -24,6 +24,7 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+
 from benchmark import SECTION, machine
 
 sys.path[:0] = [str(SECTION / "src"), str(SECTION.parent / "data")]
@@ -71,7 +72,7 @@ RUNTIMES = (
 def load_onnxruntime(model: Path, runtime: Runtime) -> Inference:
     import onnxruntime
 
-    from unet_inference_agent import UNetInferenceAgent, session_options
+    from measuring.unet_inference_agent import UNetInferenceAgent, session_options
 
     if runtime.name == REFERENCE.name:
         return UNetInferenceAgent(model, runtime.threads).single_volume_inference
@@ -158,15 +159,21 @@ def save_optimised(model: Path, path: Path) -> None:
     """The graph as ONNX Runtime rewrites it for this processor."""
     import onnxruntime
 
-    from unet_inference_agent import session_options
+    from measuring.unet_inference_agent import session_options
 
     options = session_options(1)
     options.optimized_model_filepath = str(path)
     onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"])
 
 
-def compare(model: Path, runtimes: list[Runtime], volumes: list[np.ndarray], repeats: int) -> str:
-    """The table of one model, Markdown."""
+def compare(
+    model: Path,
+    runtimes: list[Runtime],
+    volumes: list[np.ndarray],
+    repeats: int,
+    measured: Callable[[Path, Runtime, Path, Path], dict] = measure_in_own_process,
+) -> str:
+    """The table of one model, Markdown. `measured` is what runs one runtime once."""
     runs: dict[Runtime, list[dict]] = {runtime: [] for runtime in runtimes}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -180,7 +187,7 @@ def compare(model: Path, runtimes: list[Runtime], volumes: list[np.ndarray], rep
                     save_optimised(model, optimised)
                 path = optimised if runtime.optimised_beforehand else model
                 labels_path = folder / f"labels_{number}.npz"
-                runs[runtime].append(measure_in_own_process(path, runtime, folder / "volumes.npz", labels_path))
+                runs[runtime].append(measured(path, runtime, folder / "volumes.npz", labels_path))
         labels = [_load_arrays(folder / f"labels_{number}.npz") for number in range(len(runtimes))]
     rows = [
         "| runtime | one study: processor s | wall s | peak MB | a further volume: processor ms | wall ms | peak MB "
@@ -257,13 +264,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, find_package: Callable[[str], object] = find_spec) -> int:
+    """`find_package` is falsy of a package that is not installed."""
     args = _parser().parse_args(argv)
     if args.job:
         run_job(args.job)
         return 0
     runtimes = list(RUNTIMES)
-    if not find_spec("openvino"):
+    if not find_package("openvino"):
         runtimes = [runtime for runtime in RUNTIMES if runtime.package != "openvino"]
         print("OpenVINO is not installed and left out; `pip install openvino` adds it", file=sys.stderr)
     try:

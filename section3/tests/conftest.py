@@ -1,10 +1,15 @@
 """A model whose answer is known to the voxel, and studies to feed it."""
 
+import importlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import onnx
@@ -12,13 +17,22 @@ import pydicom
 import pytest
 from onnx import TensorProto, helper
 from pydicom.uid import EnhancedMRImageStorage
+from scipy import ndimage
 
-import archive
-import report
-from phantom import StudyHeader, make_phantom, write_series, write_study
+from archive.sending import Patience
+from fit_quality_limits import fit_limits
+from measuring.quality import Limits
+from measuring.quality_measures import measure_output
+from node import engines
+from pages import canvas
+from phantom import Phantom, StudyHeader, make_phantom, write_series, write_study
+from reading.series_rules import load_rules
+from study.setup import Setup, SetupFiles
 
 # What the threshold model sees as its classes. Each border lies halfway, where interpolation puts it.
 BACKGROUND, ANTERIOR, POSTERIOR = 300, 500, 100
+
+CALLS_FOLDER = Path(__file__).parent / "node"  # with engine_calls.py
 
 
 def _save_threshold_model(path: Path, card: dict | None) -> Path:
@@ -62,24 +76,28 @@ def card() -> dict:
 
 
 @pytest.fixture
-def pauses(monkeypatch) -> list[float]:
-    """The pauses made so far by what is sent again; they take no time."""
-    made = []
-    monkeypatch.setattr(archive, "sleep", made.append)
-    return made
+def pauses() -> list[float]:
+    """The pauses that were made so far with `patience`."""
+    return []
+
+
+@pytest.fixture
+def patience(pauses) -> Patience:
+    """Patience as usual, whose pauses take no time."""
+    return Patience(sleep=pauses.append)
 
 
 @pytest.fixture
 def words(monkeypatch) -> list[tuple[str, tuple[float, float, float, float]]]:
-    """Every text drawn, with its box on the page."""
+    """Every text that is drawn on a page, with its box."""
     drawn = []
-    draw_text = report.Page.text
+    draw_text = canvas.Page.text
 
-    def record(page, x, y, text, size, colour=report.NORMAL, anchor="ls"):
-        drawn.append((text, page.draw.textbbox((x, y), text, font=report.font(size), anchor=anchor)))
+    def record(page, x, y, text, size, colour=canvas.NORMAL, anchor="ls"):
+        drawn.append((text, page.draw.textbbox((x, y), text, font=canvas.font(size), anchor=anchor)))
         return draw_text(page, x, y, text, size, colour, anchor)
 
-    monkeypatch.setattr(report.Page, "text", record)
+    monkeypatch.setattr(canvas.Page, "text", record)
     return drawn
 
 
@@ -197,6 +215,19 @@ def to_enhanced() -> Callable:
 
 
 @pytest.fixture
+def rotation() -> Callable:
+    """rotation(degrees): the matrix [3, 3] that turns about X, then about Z."""
+
+    def about_two_axes(degrees: float) -> np.ndarray:
+        cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+        about_x = np.array([[1, 0, 0], [0, cosine, -sine], [0, sine, cosine]])
+        about_z = np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]])
+        return about_z @ about_x
+
+    return about_two_axes
+
+
+@pytest.fixture
 def crop_files() -> Callable:
     """crop_files(study): the files of its HippoCrop series, from the bottom up."""
 
@@ -206,6 +237,35 @@ def crop_files() -> Callable:
         return sorted(crop, key=lambda path: headers[path].ImagePositionPatient[2])
 
     return find
+
+
+@pytest.fixture(scope="session")
+def good_answer() -> Callable:
+    """good_answer(labels): probabilities [3, X, Y, Z] as a good model gives them, sure inside, unsure at the border."""
+
+    def answer(labels: np.ndarray) -> np.ndarray:
+        return np.stack([ndimage.gaussian_filter((labels == one).astype(np.float32), 0.6) for one in range(3)])
+
+    return answer
+
+
+@pytest.fixture(scope="session")
+def phantoms() -> list[Phantom]:
+    """What `limits` are fitted on."""
+    return [make_phantom(seed) for seed in range(24)]
+
+
+@pytest.fixture(scope="session")
+def phantom() -> Phantom:
+    """One that is not among them."""
+    return make_phantom(200)
+
+
+@pytest.fixture(scope="session")
+def limits(phantoms, good_answer) -> Limits:
+    """Limits of a model of the digest 000... that answers as `good_answer` does, so that they depend on none."""
+    outputs = [measure_output(good_answer(one.labels)) for one in phantoms]
+    return fit_limits([one.image for one in phantoms], outputs, "0" * 64)
 
 
 @pytest.fixture
@@ -225,3 +285,96 @@ def need_program() -> Callable:
             (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{name} is not installed")
 
     return need
+
+
+@pytest.fixture
+def mount_small_disk(tmp_path, need_program) -> Iterator[Callable[[int], Path]]:
+    """mount_small_disk(size) -> an empty disk of so many bytes; where only others may mount, the test is skipped."""
+    mounted = []
+
+    def mount(size: int) -> Path:
+        need_program("mount")
+        disk = tmp_path / f"disk{len(mounted)}"
+        disk.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", disk]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+        if done.returncode:
+            may = os.geteuid() == 0 and os.environ.get("CI")
+            (pytest.fail if may else pytest.skip)(f"no disk can be mounted: {done.stderr.strip()}")
+        mounted.append(disk)
+        return disk
+
+    yield mount
+    for disk in mounted:
+        subprocess.run(["umount", disk], check=True, timeout=600)
+
+
+@pytest.fixture
+def dciodvfy(need_program) -> Callable:
+    """dciodvfy(path): the errors that dciodvfy finds in a DICOM object."""
+
+    def validate(path: Path) -> list[str]:
+        need_program("dciodvfy")
+        found = subprocess.run(["dciodvfy", path], capture_output=True, text=True, timeout=600)
+        assert found.stderr, "dciodvfy says nothing"  # it names at least what kind of object it is
+        return [line for line in found.stderr.splitlines() if line.startswith("Error")]
+
+    return validate
+
+
+@pytest.fixture(scope="session")
+def find_port() -> Callable:
+    """find_port(): a port of this machine on which nobody listens."""
+
+    def find() -> int:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return probe.getsockname()[1]
+
+    return find
+
+
+@pytest.fixture
+def free_port(find_port) -> int:
+    """A port of this machine on which nobody listens."""
+    return find_port()
+
+
+@pytest.fixture
+def calls(monkeypatch) -> ModuleType:
+    """Calls to carry out, importable also by processes that know nothing of these tests."""
+    monkeypatch.syspath_prepend(CALLS_FOLDER)
+    return importlib.import_module("engine_calls")
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory) -> Iterator[str]:
+    """The address of a Dask cluster of two worker processes on this machine."""
+    distributed = pytest.importorskip("distributed", reason="Dask is not installed (section3/requirements-cluster.txt)")
+    folder = tmp_path_factory.mktemp("cluster")
+    source = Path(engines.__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": f"{source}:{CALLS_FOLDER}", "OMP_NUM_THREADS": "1"}
+    options = ["--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", str(folder / "scheduler.json")]
+    started = []
+    try:
+        for module, *more in (["dask_scheduler", "--port", "0"], ["dask_worker", "--nworkers", "2", "--nthreads", "1"]):
+            command = [sys.executable, "-m", f"distributed.cli.{module}", *more, *options]
+            started.append(subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, cwd=folder))
+        with distributed.Client(scheduler_file=options[-1], timeout=600, set_as_default=False) as client:
+            client.wait_for_workers(2, timeout=600)
+            address = client.scheduler.address
+        yield address
+    finally:
+        for process in reversed(started):
+            process.terminate()
+            process.wait(600)
+
+
+@pytest.fixture
+def setup_of() -> Callable:
+    """setup_of(model, pseudonymous=False): the setup with that model and the usual rules."""
+
+    def load(model: Path, pseudonymous: bool = False) -> Setup:
+        return SetupFiles(model, load_rules(), pseudonymous).load()
+
+    return load

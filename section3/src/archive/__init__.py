@@ -1,0 +1,1 @@
+"""To the archive and back; imports common and reading."""

@@ -1,0 +1,8 @@
+"""The names of what a study's folder of outputs holds."""
+
+PAGE, PAGE_PICTURE = "report.dcm", "report.png"
+SERIES_PAGE, SERIES_PICTURE = "report_series.dcm", "report_series.png"
+OVERLAY = "overlay"  # a folder: a picture a slice
+SEGMENTATION, MEASUREMENTS = "segmentation.dcm", "measurements.dcm"
+RESULT = "result.json"
+OUTPUTS = (PAGE, PAGE_PICTURE, SERIES_PAGE, SERIES_PICTURE, OVERLAY, SEGMENTATION, MEASUREMENTS)

@@ -1,0 +1,1 @@
+"""From a volume to numbers, without a word of DICOM; imports common."""

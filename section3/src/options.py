@@ -1,0 +1,73 @@
+"""The options that the programs have in common, and what they make of them."""
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from archive.dicomweb import DicomWebArchive, parse_url
+from archive.dimse import DimseArchive
+from archive.sending import send_to_archive
+from common.send_outcome import SendOutcome
+from reading.dicom_series import UID_TEXT
+from reading.series_rules import DEFAULT_RULES, load_rules
+from study.setup import SetupFiles
+
+DEFAULT_MODEL = Path(__file__).resolve().parents[1] / "model" / "model.onnx"
+
+
+def add_common_options(parser: argparse.ArgumentParser) -> None:
+    """The options that one study and many have in common."""
+    parser.add_argument("--output-dir", type=Path, metavar="DIR", help="where the results go")
+    parser.add_argument(
+        "--pseudonymous",
+        action="store_true",
+        help="a page without name, identifiers and dates; in their headers the DICOM objects keep them",
+    )
+    parser.add_argument("--rules", type=Path, default=DEFAULT_RULES, metavar="FILE", help="which series is the input")
+    parser.add_argument("--model-path", type=Path, default=DEFAULT_MODEL, metavar="FILE", help="the exported model")
+    archive = parser.add_mutually_exclusive_group()
+    archive.add_argument("--send-to-orthanc", action="store_true", help="send the results to the archive (C-STORE)")
+    parser.add_argument("--orthanc-host", default="localhost", metavar="HOST", help="default: %(default)s")
+    parser.add_argument("--orthanc-port", type=int, default=4242, metavar="PORT", help="default: %(default)s")
+    parser.add_argument("--orthanc-aec", default="ORTHANC", metavar="AET", help="default: %(default)s")
+    archive.add_argument(
+        "--dicomweb",
+        type=_dicomweb_url,
+        metavar="URL",
+        help="send the results there (STOW-RS), with the credentials in DICOMWEB_TOKEN, or DICOMWEB_USER and "
+        "DICOMWEB_PASSWORD",
+    )
+    parser.add_argument(
+        "--require-sent", action="store_true", help="results that the archive did not confirm end with exit code 1"
+    )
+    parser.add_argument("--ca-file", type=Path, metavar="FILE", help="certificates to trust instead of the system's")
+
+
+def setup_files(args: argparse.Namespace) -> SetupFiles:
+    """What to measure with, as the options say. Raises Failure: bad-rules."""
+    return SetupFiles(args.model_path.absolute(), load_rules(args.rules), args.pseudonymous)
+
+
+def sender(args: argparse.Namespace) -> Callable[[list[Path]], SendOutcome] | None:
+    """How to send, as the options say; None where nobody asked for it."""
+    if args.send_to_orthanc:
+        archive = DimseArchive(args.orthanc_host, args.orthanc_port, args.orthanc_aec)
+    elif args.dicomweb:
+        archive = DicomWebArchive(args.dicomweb, args.ca_file)
+    else:
+        return None
+    return partial(send_to_archive, archive=archive)
+
+
+def _dicomweb_url(text: str) -> str:
+    try:
+        return parse_url(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def uid(text: str) -> str:
+    if not UID_TEXT.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text} is no UID")
+    return text

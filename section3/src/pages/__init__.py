@@ -1,0 +1,1 @@
+"""What people look at, as pictures; imports common and measuring."""

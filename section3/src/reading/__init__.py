@@ -1,0 +1,1 @@
+"""From files to a study, its series, and the volume of one of them; imports common."""

@@ -1,0 +1,133 @@
+"""Which series of a study is the input, and why.
+
+The rules are data, a JSON list of conditions (hippocrop_rules.json):
+
+name        what the condition is called where it decides
+attribute   a DICOM keyword, or `slices`: how many slices the series has
+test        is: one of the values; has: one of the values of the attribute; at-least: a number
+values      what is compared, without regard to case and spaces
+expected    the same in words, where the values do not speak for themselves
+
+They must hold for every instance; the first one that does not is the reason given for a rejection.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from common.product import PRODUCT
+from common.refusal import Failure, Refusal
+from common.verdicts import SeriesVerdict
+from reading.dicom_series import Series, Study
+
+DEFAULT_RULES = Path(__file__).resolve().parents[1] / "hippocrop_rules.json"
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One requirement on the input series; the columns of a rule file."""
+
+    name: str
+    attribute: str
+    test: str
+    values: tuple[str | int, ...]
+    expected: str = ""
+
+    def is_met(self, text: str) -> bool:
+        return TESTS[self.test](text, self.values)
+
+    def rejection(self, text: str) -> str:
+        return f"{self.attribute} is '{text}', expected {self.expected or ' or '.join(map(str, self.values))}"
+
+
+def _squeezed(text: object) -> str:
+    return "".join(str(text).split()).casefold()
+
+
+def _is(text: str, values: Sequence) -> bool:
+    return _squeezed(text) in map(_squeezed, values)
+
+
+def _has(text: str, values: Sequence) -> bool:
+    return any(_is(part, values) for part in text.split("\\"))
+
+
+def _at_least(text: str, values: Sequence) -> bool:
+    return text.isdecimal() and int(text) >= values[0]
+
+
+TESTS: dict[str, Callable[[str, Sequence], bool]] = {
+    "is": _is,
+    "has": _has,
+    "at-least": _at_least,
+}
+
+
+def is_ours(series: Series) -> bool:
+    """Whether it is a result of this product: every SeriesDescription that is written here starts with its name."""
+    return any(_squeezed(one.text("SeriesDescription")).startswith(_squeezed(PRODUCT)) for one in series.instances)
+
+
+def without_ours(study: Study) -> Study:
+    """The study as it was before our results joined it: what is written must not depend on what was written before."""
+    return replace(study, series=[series for series in study.series if not is_ours(series)])
+
+
+def load_rules(path: Path = DEFAULT_RULES) -> tuple[Condition, ...]:
+    """The conditions of a rule file. Raises Failure: bad-rules."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, list):
+            raise TypeError("not a list")
+        rules = tuple(Condition(**{**rule, "values": tuple(rule["values"])}) for rule in content)
+        for rule in rules:
+            rule.is_met("1")
+    except OSError as error:
+        raise Failure("bad-rules", f"rules {path} cannot be read: {error.strerror}") from error
+    except (ValueError, TypeError, LookupError) as error:
+        raise Failure("bad-rules", f"{path} is no list of conditions: {type(error).__name__}, {error}") from error
+    return rules
+
+
+def rules_sha256(rules: Sequence[Condition]) -> str:
+    """A digest of the conditions for the input: other ones may choose another series."""
+    return hashlib.sha256(repr(tuple(rules)).encode()).hexdigest()
+
+
+def consider_series(study: Study, rules: Iterable[Condition], series_uid: str | None = None) -> list[SeriesVerdict]:
+    """The verdict on every series of the study; `series_uid`, where given, is one more condition.
+
+    No site's rules can make a result of ours the input.
+    """
+    conditions = list(rules)
+    if series_uid is not None:
+        conditions.append(Condition("chosen", "SeriesInstanceUID", "is", (series_uid,)))
+    return [_consider(series, conditions) for series in study.series]
+
+
+def _consider(series: Series, conditions: Iterable[Condition]) -> SeriesVerdict:
+    about = (series.uid, series.description, series.modality, len(series.instances))
+    if is_ours(series):
+        reason = f"SeriesDescription is '{series.description[:200]}', expected not {PRODUCT}"
+        return SeriesVerdict(*about, "not-our-result", reason, ours=True)
+    for condition in conditions:
+        for instance in series.instances:
+            text = str(series.slices) if condition.attribute == "slices" else instance.text(condition.attribute)
+            if not condition.is_met(text):
+                return SeriesVerdict(*about, condition.name, condition.rejection(text[:200]))
+    return SeriesVerdict(*about, None, "meets all conditions")
+
+
+def get_series_for_inference(study: Study, verdicts: Iterable[SeriesVerdict]) -> Series:
+    """The one accepted series. Raises Refusal: no-hippocrop-series, several-hippocrop-series."""
+    verdicts = [one for one in verdicts if not one.ours]
+    accepted = [one.series_instance_uid for one in verdicts if one.accepted]
+    if not accepted:
+        rejections = "; ".join(f"{one.description or 'unnamed'}: {one.reason}" for one in verdicts)
+        raise Refusal("no-hippocrop-series", f"none of {len(verdicts)} series can be the input ({rejections})")
+    if len(accepted) > 1:
+        uids = ", ".join(accepted)
+        raise Refusal("several-hippocrop-series", f"{len(accepted)} HippoCrop series, choose one with --series: {uids}")
+    return study.series_of(accepted[0])

@@ -1,0 +1,58 @@
+"""The options that the programs have in common, and what they make of them."""
+
+from argparse import ArgumentParser
+from pathlib import Path
+
+import pytest
+
+from archive.dicomweb import DicomWebArchive
+from archive.dimse import DimseArchive
+from archive.sending import send_to_archive
+from common.refusal import Failure
+from options import DEFAULT_MODEL, add_common_options, sender, setup_files
+from reading.series_rules import load_rules
+
+
+def parse(*arguments: str):
+    parser = ArgumentParser()
+    add_common_options(parser)
+    return parser.parse_args(arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "archive"),
+    [
+        ((), DimseArchive("localhost", 4242, "ORTHANC")),
+        (
+            ("--orthanc-host", "pacs", "--orthanc-port", "104", "--orthanc-aec", "ARCHIVE"),
+            DimseArchive("pacs", 104, "ARCHIVE"),
+        ),
+    ],
+)
+def test_what_is_asked_for_goes_to_the_archive_that_is_named(arguments, archive):
+    send = sender(parse("--send-to-orthanc", *arguments))
+    assert (send.func, send.keywords) == (send_to_archive, {"archive": archive})
+
+
+def test_by_dicomweb_it_goes_to_the_address(tmp_path):
+    send = sender(parse("--dicomweb", "https://pacs/dicom-web/", "--ca-file", str(tmp_path / "ca.pem")))
+    expected = DicomWebArchive("https://pacs/dicom-web", tmp_path / "ca.pem")
+    assert (send.func, send.keywords) == (send_to_archive, {"archive": expected})
+
+
+def test_what_nobody_asked_for_is_not_sent():
+    assert sender(parse("--orthanc-host", "pacs", "--ca-file", "ca.pem")) is None
+
+
+def test_what_it_is_measured_with_is_what_the_options_say(tmp_path, monkeypatch):
+    files = setup_files(parse())
+    assert (files.model_path, files.rules, files.pseudonymous) == (DEFAULT_MODEL, load_rules(), False)
+    (tmp_path / "rules.json").write_text("[]")
+    monkeypatch.chdir(tmp_path)
+    files = setup_files(parse("--model-path", "model.onnx", "--rules", "rules.json", "--pseudonymous"))
+    assert (files.model_path, files.rules, files.pseudonymous) == (tmp_path / "model.onnx", (), True)
+
+
+def test_rules_that_are_none_are_told_before_anything_is_read():
+    with pytest.raises(Failure, match="bad-rules"):
+        setup_files(parse("--rules", str(Path(__file__))))
