@@ -14,6 +14,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import environment  # noqa: F401  # isort: skip
+
 import nibabel as nib
 import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates

@@ -19,6 +19,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import environment  # noqa: F401  # isort: skip
+
 import numpy as np
 import pydicom
 from pydicom.dataset import FileMetaDataset

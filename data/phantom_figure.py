@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+import environment  # noqa: F401  # isort: skip
+
 import matplotlib
 import numpy as np
 

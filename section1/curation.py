@@ -3,7 +3,7 @@
     python curation.py --data-root DIR --out out
 
 writes out/images, out/labels and out/curation.csv: one row for every file name found, with its facts and its verdict.
-No rule names a file. Exit codes: 0 done; 1 nothing found, nothing clean, or not writable; 2 usage.
+No rule names a file. Exit codes: 0 done; 1 nothing found, nothing clean, or not writable; 2 usage, or a package lacks.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
+
+import environment  # noqa: F401  # isort: skip
 
 import nibabel as nib
 import numpy as np
