@@ -25,6 +25,7 @@ def draw_plane(axes: plt.Axes, phantom: Phantom, axis: int) -> None:
     image, labels = (volume.take(middle, axis).T for volume in (phantom.image, phantom.labels))
     low, high = np.percentile(phantom.image, (0.5, 99.5))
     axes.imshow(image, cmap="gray", origin="lower", vmin=low, vmax=high)
+    axes.invert_xaxis()  # anterior and x are on the left, as on the clinic's page
     for label, colour in ((ANTERIOR, "tab:orange"), (POSTERIOR, "tab:cyan")):
         axes.contour(labels == label, [0.5], colors=colour, linewidths=1)
     axes.set(xticks=[], yticks=[])
