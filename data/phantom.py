@@ -492,7 +492,7 @@ def make_parser() -> argparse.ArgumentParser:
     def numbers(convert: type):
         def parse(text: str) -> tuple:
             values = tuple(convert(part) for part in text.split(","))
-            if len(values) != 3 or min(values) <= 0:
+            if len(values) != 3 or not all(0 < value < np.inf for value in values):
                 raise ValueError
             return values
 

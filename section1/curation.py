@@ -417,7 +417,8 @@ def write_out(pairs: list[PairFacts], data_root: Path, out: Path) -> None:
 
 def _check_replaceable(out: Path, images: Path) -> None:
     """Never delete what this program did not write: not the data itself, not some folder of the user's."""
-    if images.resolve().is_relative_to(out.resolve()):
+    # realpath: before Python 3.13 Path.resolve() raises RuntimeError where links go in circles.
+    if Path(os.path.realpath(images)).is_relative_to(os.path.realpath(out)):
         raise FileExistsError(f"{out} holds the data that is to be curated; choose another --out")
     if not out.exists():
         return

@@ -373,6 +373,13 @@ def test_what_is_not_an_earlier_result_is_never_replaced(clean_set, tmp_path, ca
     assert "choose another --out" in capsys.readouterr().err
 
 
+def test_an_out_that_is_a_circle_of_links_is_one_line(clean_set, tmp_path, capsys):
+    (tmp_path / "out").symlink_to("out")
+    assert curation.main(["--data-root", str(clean_set), "--out", str(tmp_path / "out")]) == 1
+    assert str(tmp_path / "out") in capsys.readouterr().err.splitlines()[-1]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 def test_the_data_are_never_replaced(copy_of_clean_set):
     (copy_of_clean_set / "curation.csv").write_text("")
     before = names_below(copy_of_clean_set)
