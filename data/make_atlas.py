@@ -14,8 +14,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import environment  # noqa: F401  # isort: skip
+
 import nibabel as nib
 import numpy as np
+from nibabel.filebasedimages import ImageFileError
 from scipy.ndimage import gaussian_filter, map_coordinates
 from tqdm import tqdm
 
@@ -33,11 +36,14 @@ class Crop:
 
 
 def load_crops(root: Path) -> list[Crop]:
-    """Read every image that has a label of the same shape and both structures in it; the others are passed over."""
+    """Read every image that has a label of the same shape and both structures in it; the others are passed over.
+
+    Raises OSError, EOFError or ImageFileError where a file cannot be read.
+    """
     crops = []
     for image_path in sorted((root / "images").glob("*.nii.gz")):
         label_path = root / "labels" / image_path.name
-        if not label_path.is_file():
+        if not (image_path.is_file() and label_path.is_file()):
             continue
         image = np.asarray(nib.load(image_path).dataobj, dtype=np.float32)
         labels = np.asarray(nib.load(label_path).dataobj)
@@ -178,7 +184,11 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
-    crops = load_crops(args.data_root / "TrainingSet")
+    try:
+        crops = load_crops(args.data_root / "TrainingSet")
+    except (OSError, EOFError, ImageFileError) as error:
+        print(f"{error}; section1/curation.py finds all files that are broken", file=sys.stderr)
+        return 1
     if not crops:
         print(f"no labelled volumes in {args.data_root / 'TrainingSet'}: see data/README.md", file=sys.stderr)
         return 1

@@ -19,6 +19,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import environment  # noqa: F401  # isort: skip
+
 import numpy as np
 import pydicom
 from pydicom.dataset import FileMetaDataset
@@ -490,7 +492,7 @@ def make_parser() -> argparse.ArgumentParser:
     def numbers(convert: type):
         def parse(text: str) -> tuple:
             values = tuple(convert(part) for part in text.split(","))
-            if len(values) != 3 or min(values) <= 0:
+            if len(values) != 3 or not all(0 < value < np.inf for value in values):
                 raise ValueError
             return values
 

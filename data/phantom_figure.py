@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+import environment  # noqa: F401  # isort: skip
+
 import matplotlib
 import numpy as np
 
@@ -23,6 +25,7 @@ def draw_plane(axes: plt.Axes, phantom: Phantom, axis: int) -> None:
     image, labels = (volume.take(middle, axis).T for volume in (phantom.image, phantom.labels))
     low, high = np.percentile(phantom.image, (0.5, 99.5))
     axes.imshow(image, cmap="gray", origin="lower", vmin=low, vmax=high)
+    axes.invert_xaxis()  # anterior and x are on the left, as on the clinic's page
     for label, colour in ((ANTERIOR, "tab:orange"), (POSTERIOR, "tab:cyan")):
         axes.contour(labels == label, [0.5], colors=colour, linewidths=1)
     axes.set(xticks=[], yticks=[])
@@ -31,7 +34,7 @@ def draw_plane(axes: plt.Axes, phantom: Phantom, axis: int) -> None:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Draw phantoms with the contours of their labels.")
     parser.add_argument("--out", type=Path, default=Path(__file__).resolve().with_name("phantoms.png"))
-    parser.add_argument("--count", type=int, default=5)
+    parser.add_argument("--count", type=int, choices=range(1, 13), default=5, metavar="1-12")
     args = parser.parse_args(argv)
     figure, grid = plt.subplots(3, args.count, figsize=(2 * args.count, 5.2), squeeze=False, layout="constrained")
     for seed in range(args.count):
@@ -42,7 +45,11 @@ def main(argv: list[str] | None = None) -> int:
             draw_plane(grid[axis, seed], phantom, axis)
     for axes, plane in zip(grid[:, 0], PLANES, strict=True):
         axes.set_ylabel(plane, fontsize=9)
-    figure.savefig(args.out, dpi=80)
+    try:
+        figure.savefig(args.out, dpi=80)
+    except OSError as error:
+        print(error, file=sys.stderr)
+        return 1
     print(args.out)
     return 0
 

@@ -3,7 +3,7 @@
     python curation.py --data-root DIR --out out
 
 writes out/images, out/labels and out/curation.csv: one row for every file name found, with its facts and its verdict.
-No rule names a file. Exit codes: 0 done; 1 nothing found, nothing clean, or not writable; 2 usage.
+No rule names a file. Exit codes: 0 done; 1 nothing found, nothing clean, or not writable; 2 usage, or a package lacks.
 """
 
 from __future__ import annotations
@@ -20,10 +20,13 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
+
+import environment  # noqa: F401  # isort: skip
 
 import nibabel as nib
 import numpy as np
@@ -39,6 +42,7 @@ BACKGROUND, ANTERIOR, POSTERIOR = 0, 1, 2
 DECATHLON_PAIRS = 260  # in the complete Task04_Hippocampus
 
 MAX_VOXELS = 2**26  # a header may promise more than memory holds
+MAX_BYTES = 2**30  # of a file: as many voxels at 16 bytes
 MIN_PAIRS = 5  # below this there is no "rest" to be far from
 MAD_TO_SD = 1.4826  # of a normal distribution
 # How far is far: robust standard deviations from the median. The floor on that deviation, as a share of the median,
@@ -147,7 +151,7 @@ def load_ras(path: Path) -> Volume:
     Raises UnfitError, and whatever nibabel raises on files that are none.
     """
     file = nib.load(path)
-    if not isinstance(file, nib.Nifti1Pair):
+    if not isinstance(file, nib.Nifti1Image):  # of a pair .hdr and .img only one would be copied
         raise UnfitError("unreadable", f"a {type(file).__name__}, not a NIfTI file")
     if len(file.shape) != 3:
         raise UnfitError("not 3D", f"shape {file.shape}")
@@ -157,6 +161,8 @@ def load_ras(path: Path) -> Volume:
         raise UnfitError("unreadable", f"voxels are {file.get_data_dtype()}, not numbers")
     if not np.isfinite(file.affine).all() or np.linalg.det(file.affine[:3, :3]) == 0:
         raise UnfitError("unreadable", "its affine places no voxel")
+    if (unit := file.header.get_xyzt_units()[0]) not in ("mm", "unknown"):
+        raise UnfitError("unit", f"its header says {unit}, not mm")
     ras = nib.as_closest_canonical(file)
     return Volume(np.asanyarray(ras.dataobj), ras.affine, "".join(nib.aff2axcodes(file.affine)))
 
@@ -164,14 +170,19 @@ def load_ras(path: Path) -> Volume:
 def examine_pair(image_path: Path | None, label_path: Path | None) -> PairFacts:
     """Find out all that one image and its label tell by themselves; either may be None (missing). Never raises."""
     paths = {kind: path for kind, path in (("image", image_path), ("label", label_path)) if path is not None}
-    name = next(iter(paths.values())).name
+    stored = next(iter(paths.values())).name
+    name = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in stored)
     facts = PairFacts(name, "+".join(paths), person_of(name))
+    if name != stored:
+        facts.problems.append("name: not printable UTF-8")
+        return facts
     volumes = {}
     for kind in ("image", "label"):
         if kind not in paths:
             facts.problems.append(f"unpaired: no {kind} of this name")
             continue
         try:
+            _require_readable(paths[kind])
             setattr(facts, f"{kind}_sha256", _sha256(paths[kind]))
             volumes[kind] = load_ras(paths[kind])
         except UnfitError as error:
@@ -190,6 +201,14 @@ def examine_pair(image_path: Path | None, label_path: Path | None) -> PairFacts:
     if len(volumes) == 2:
         _compare(volumes["image"], volumes["label"], facts)
     return facts
+
+
+def _require_readable(path: Path) -> None:
+    """Raise UnfitError where reading would wait for ever (a pipe), never end (a device) or fill the memory."""
+    if not path.is_file():
+        raise UnfitError("unreadable", "not a regular file")
+    if path.stat().st_size > MAX_BYTES:
+        raise UnfitError("empty or huge", f"{path.stat().st_size} bytes")
 
 
 def _sha256(path: Path) -> str:
@@ -369,7 +388,7 @@ def curate(data_root: Path) -> list[PairFacts]:
 
 def write_table(pairs: list[PairFacts], path: Path) -> None:
     """Write curation.csv: the same files give the same bytes, so its hash says what a model was trained on."""
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(pairs[0].row()), lineterminator="\n")
         writer.writeheader()
         writer.writerows(pair.row() for pair in pairs)
@@ -398,7 +417,8 @@ def write_out(pairs: list[PairFacts], data_root: Path, out: Path) -> None:
 
 def _check_replaceable(out: Path, images: Path) -> None:
     """Never delete what this program did not write: not the data itself, not some folder of the user's."""
-    if images.resolve().is_relative_to(out.resolve()):
+    # realpath: before Python 3.13 Path.resolve() raises RuntimeError where links go in circles.
+    if Path(os.path.realpath(images)).is_relative_to(os.path.realpath(out)):
         raise FileExistsError(f"{out} holds the data that is to be curated; choose another --out")
     if not out.exists():
         return
@@ -446,13 +466,14 @@ def default_data_root() -> Path:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
+    sys.stdout.reconfigure(errors="backslashreplace")  # names may hold what the terminal's encoding has not
     try:
         pairs = curate(arguments.data_root)
         if not any(pair.kept for pair in pairs):
             print(f"{summary(pairs)}\nno clean pair in {arguments.data_root}; nothing was written", file=sys.stderr)
             return 1
         write_out(pairs, arguments.data_root, arguments.out)
-    except OSError as error:
+    except (OSError, BrokenProcessPool) as error:  # the second where memory runs out
         print(error, file=sys.stderr)
         return 1
     print(summary(pairs))

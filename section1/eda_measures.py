@@ -1,11 +1,14 @@
-"""What the notebook measures on whole volumes: a common frame for the crops, and what they have in common in it."""
+"""What the notebook measures: what headers say, a common frame for the crops, and what they have in common in it."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 from nibabel.affines import voxel_sizes
 from scipy.ndimage import binary_dilation
@@ -14,6 +17,8 @@ from curation import PairFacts, find_folders, load_ras
 
 # Half the box that holds any hippocampus of the set with its surroundings, in voxels around the middle of the label.
 HALF = np.array([15, 27, 17])
+# The plane that a slice lies in, by the letter of the axis that it cuts across.
+PLANE_ACROSS = {"R": "sagittal", "L": "sagittal", "A": "coronal", "P": "coronal", "S": "axial", "I": "axial"}
 
 
 @dataclass
@@ -39,6 +44,52 @@ def load_cases(pairs: list[PairFacts], data_root: Path) -> list[Case]:
             image, label = load_ras(images / pair.name), load_ras(labels / pair.name)
             cases.append(Case(pair, image.array, label.array.astype(np.uint8), voxel_sizes(image.affine)))
     return cases
+
+
+def header_facts(path: Path) -> dict[str, str]:
+    """What the header of a NIfTI file says of its format, voxels, units and axes, in nibabel's words."""
+    file = nib.load(path)
+    space, time = file.header.get_xyzt_units()
+    return {
+        "header": type(file.header).__name__,
+        "voxels are": str(file.header.get_data_dtype()),
+        "bits per voxel": str(file.header["bitpix"]),
+        "unit of space": space,
+        "unit of time": time,
+        "spacing": " x ".join(f"{size:g}" for size in file.header.get_zooms()),
+        "axes": "".join(nib.aff2axcodes(file.affine)),
+    }
+
+
+def count_headers(cases: list[Case], data_root: Path) -> str:
+    """A line for each fact of the headers: what it is in how many images and in how many labels."""
+    folders = find_folders(Path(data_root))
+    images, labels = ([header_facts(folder / case.facts.name) for case in cases] for folder in folders)
+
+    def counts(facts: list[dict[str, str]], what: str) -> str:
+        return ", ".join(f"{value} ({n})" for value, n in Counter(each[what] for each in facts).most_common())
+
+    rows = [("", "images", "labels"), *((what, counts(images, what), counts(labels, what)) for what in images[0])]
+    return "\n".join(f"{what:<16}{of_images:<30}{of_labels}" for what, of_images, of_labels in rows)
+
+
+def planes_of(affine: np.ndarray) -> tuple[str, ...]:
+    """The plane in which a slice lies that holds the first, second or third index fixed, for an affine [4, 4]."""
+    return tuple(PLANE_ACROSS[code] for code in nib.aff2axcodes(affine))
+
+
+def list_shifted(cases: list[Case]) -> str:
+    """How many labels are flagged as shifted, and which, with their shift along x, y and z in voxels."""
+    shifted = [case for case in cases if "label_shifted" in case.facts.flags]
+    shifts = [" ".join(f"{shift:+.2f}" for shift in case.facts.shift_voxels) for case in shifted]
+    lines = [f"{case.title[-3:]}: {shift}" for case, shift in zip(shifted, shifts, strict=True)]
+    return "\n".join([f"{len(shifted)} of {len(cases)} labels are flagged as shifted", *lines])
+
+
+def pooled(means: Sequence[float], deviations: Sequence[float]) -> tuple[float, float]:
+    """Mean and standard deviation of equally large groups taken together, from those of each."""
+    mean = np.mean(means)
+    return float(mean), float(np.sqrt(np.mean(np.square(deviations) + np.square(means - mean))))
 
 
 def normalise(image: np.ndarray) -> np.ndarray:

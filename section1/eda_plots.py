@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,6 +14,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
 from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.spatial.transform import Rotation
+from scipy.stats import norm
 
 from curation import ANTERIOR, POSTERIOR, PairFacts, find_folders, load_ras
 from eda_measures import (
@@ -24,6 +26,7 @@ from eda_measures import (
     mirror_correlations,
     neighbour_correlations,
     normalise,
+    pooled,
 )
 
 COLOURS = {"anterior": "#ff8c1a", "posterior": "#1fb6d1", "total": "#7a7a7a"}
@@ -65,10 +68,15 @@ def draw_slice(
     spacing: Sequence[float] = (1, 1, 1),
     **style: object,
 ) -> None:
-    """Draw one slice of an image [X, Y, Z] and the outlines of its label on it, in the voxels' own proportions."""
+    """Draw one slice of an image [X, Y, Z] and the outlines of its label on it, in the voxels' own proportions.
+
+    As on the clinic's page: superior is up, anterior is left in a sagittal slice and up in an axial one, x grows to
+    the left.
+    """
     axis = PLANES[plane]
     across, up = (s for i, s in enumerate(spacing) if i != axis)
     ax.imshow(np.take(image, index, axis).T, origin="lower", aspect=up / across, **style)
+    ax.invert_xaxis()
     if label is not None:
         cut = np.take(label, index, axis)
         for structure, value in (("posterior", POSTERIOR), ("anterior", ANTERIOR)):
@@ -101,7 +109,7 @@ def planes(case: Case) -> None:
             draw_slice(ax, case.image, label, plane, middle[axis], case.spacing, **window(case.image))
         axes[0, column].set_title(f"{plane}, {AXES[axis][0]} = {middle[axis]}")
         across, up = (name for i, name in enumerate(AXES) if i != axis)
-        axes[1, column].set_xlabel(f"{across} →")
+        axes[1, column].set_xlabel(f"← {across}")
         axes[1, column].set_ylabel(f"{up} →")
     figure.suptitle(case.title)
     structure_legend(figure)
@@ -218,26 +226,51 @@ def volumes(cases: list[Case]) -> None:
     plt.show()
 
 
-# Mean volumes of the two sides in mm3, as found in the literature; the notebook names the sources.
-PUBLISHED = {
-    "24 young adults, by hand": (2780, 2900),
-    "40 healthy adults, by hand": (3208, 3324),
-    "43 people of 50 to 77 years, by hand": (3260, 3430),
-    "302 healthy volunteers, volBrain": (3780, 3860),
-}
+class Study(NamedTuple):
+    """Published volumes of left and right hippocampi in mm³; the notebook names the sources."""
+
+    who: str
+    means: tuple[float, float]
+    deviations: tuple[float, float] | None = None
+
+
+PUBLISHED = [
+    Study("24 young adults, by hand", (2780, 2900)),
+    Study("40 healthy adults, by hand", (3208, 3324)),
+    Study("43 people of 50 to 77 years, by hand", (3260, 3430), (340, 320)),
+    Study("302 healthy volunteers, automatic", (3780, 3860), (490, 480)),
+]
 PUBLISHED_RANGE = (1730, 5680)  # of means, as reviewed by the first
+BIN = 100  # mm³
 
 
 def published(cases: list[Case]) -> None:
-    """The set's total volumes beside published means of left and right hippocampi."""
-    _, ax = plt.subplots(figsize=(9, 2.4), layout="constrained")
+    """The set's total volumes beside published distributions, as normal curves, and published means."""
     values = np.array([case.facts.total_mm3 for case in cases])
-    ax.axvspan(*PUBLISHED_RANGE, color="black", alpha=0.06, linewidth=0)
-    ax.boxplot(values, vert=False, positions=[0], widths=0.5, flierprops={"markersize": 3}, medianprops={"color": "k"})
-    for row, means in enumerate(PUBLISHED.values(), start=1):
-        ax.plot(means, [row, row], "o-", color=COLOURS["total"])
-    ax.set_yticks(range(len(PUBLISHED) + 1), ["this set", *PUBLISHED])
-    ax.set_xlabel("one hippocampus, mm³; points: published means of the two sides; grey: range of published means")
+    figure, (above, below) = plt.subplots(2, sharex=True, figsize=(9, 5), layout="constrained", height_ratios=(2, 1.2))
+    bins = np.arange(values.min() // BIN * BIN, values.max() + BIN, BIN)
+    this = f"this set, by hand: {values.mean():.0f} ± {values.std(ddof=1):.0f} mm³"
+    above.hist(values, bins, color=COLOURS["total"], alpha=0.5, edgecolor="white", linewidth=0.5, label=this)
+    x = np.linspace(1700, 5700, 401)
+    spread = [study for study in PUBLISHED if study.deviations]
+    for study, colour in zip(spread, ACCENTS, strict=True):
+        mean, deviation = pooled(study.means, study.deviations)
+        curve = norm.pdf(x, mean, deviation) * len(values) * BIN  # as many hippocampi as there are here
+        above.plot(x, curve, color=colour, label=f"{study.who}: {mean:.0f} ± {deviation:.0f} mm³")
+    above.set_ylabel(f"hippocampi in {BIN} mm³")
+    above.set_ylim(0, 1.45 * above.get_ylim()[1])  # room for the legend
+    above.legend(loc="upper left")
+
+    below.axvspan(*PUBLISHED_RANGE, color="black", alpha=0.06, linewidth=0)
+    below.boxplot(
+        values, vert=False, positions=[0], widths=0.5, flierprops={"markersize": 3}, medianprops={"color": "k"}
+    )
+    for row, study in enumerate(PUBLISHED, start=1):
+        colour = ACCENTS[spread.index(study)] if study in spread else COLOURS["total"]
+        below.plot(study.means, [row, row], "o-", color=colour)
+    below.set_yticks(range(len(PUBLISHED) + 1), ["this set, by hand", *(study.who for study in PUBLISHED)])
+    below.set_xlabel("one hippocampus, mm³; points: published means of left and right; grey: range of published means")
+    figure.suptitle("Other people, other protocols: compare the order of magnitude, not the means", fontsize=10)
     plt.show()
 
 
@@ -358,7 +391,7 @@ def handedness(cases: list[Case]) -> None:
     left.set(xlabel="correlation with the mean, mirrored in x", ylabel="as it is")
     left.set_title(f"{np.count_nonzero(as_is > mirrored)} of {len(cases)} above the line")
     mean = mean_image(cases)
-    cut = np.take(mean, HALF[1], 1).T
+    cut = np.take(mean, HALF[1], 1)[::-1].T  # x grows to the left, as in all pictures
     right.imshow(np.hstack([cut, np.full((cut.shape[0], 2), cut.max()), cut[:, ::-1]]), origin="lower")
     right.set_title("the mean image, and its mirror image (coronal)")
     right.axis("off")

@@ -1,7 +1,10 @@
 """get_data.py against archives of phantoms: from a folder, from a file, over HTTP, and all the ways it can fail."""
 
+import gzip
 import hashlib
 import io
+import subprocess
+import sys
 import tarfile
 import threading
 from functools import partial
@@ -101,23 +104,55 @@ def test_from_an_archive(archive, training_set, tmp_path):
     assert_same_set(training_set, tmp_path)
 
 
+def member(name: str, kind: bytes = tarfile.REGTYPE, linkname: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.pax_headers = kind, linkname, {"path": name}
+    return info
+
+
+HOSTILE = {
+    "absolute path": [member("/escaped.nii.gz")],
+    "path traversal": [member("Task04/../../escaped.nii.gz")],
+    "no character": [member("Task04/\0.nii.gz")],
+    "symbolic link": [member("Task04", tarfile.SYMTYPE, ".."), member("Task04/escaped.nii.gz")],
+    "hard link": [member("Task04/notes.nii.gz", tarfile.LNKTYPE, "../../notes.tar")],
+    "device": [member("Task04/zero.nii.gz", tarfile.CHRTYPE)],
+    "pipe": [member("Task04/pipe.nii.gz", tarfile.FIFOTYPE)],
+}
+
+
 def bad_sources(folder: Path) -> dict[str, Path]:
-    text, empty, evil = folder / "notes.tar", folder / "empty", folder / "evil.tar"
+    text, empty, cut = folder / "notes.tar", folder / "empty", folder / "cut.tar.gz"
     text.write_text("no archive")
     empty.mkdir()
-    with tarfile.open(evil, "w") as tar:
-        member = tarfile.TarInfo("../escaped.nii.gz")
-        tar.addfile(member, io.BytesIO())
-    return {"missing": folder / "nowhere", "text": text, "empty": empty, "path traversal": evil}
+    cut.write_bytes(gzip.compress(bytes(range(256)) * 100)[:60])
+    sources = {"missing": folder / "nowhere", "text": text, "empty": empty, "cut off": cut}
+    for name, members in HOSTILE.items():
+        sources[name] = folder / f"{name}.tar"
+        with tarfile.open(sources[name], "w", format=tarfile.PAX_FORMAT) as tar:
+            for each in members:
+                tar.addfile(each)
+    return sources
 
 
-@pytest.mark.parametrize("kind", ["missing", "text", "empty", "path traversal"])
+@pytest.mark.parametrize("kind", ["missing", "text", "empty", "cut off", *HOSTILE])
 def test_a_bad_source_is_one_line_and_leaves_nothing(tmp_path, capsys, kind):
     source, root = bad_sources(tmp_path)[kind], tmp_path / "root"
     before = set(tmp_path.rglob("*"))
     assert get_data.main(["--data-root", str(root), "--from", str(source)]) == 1
-    assert capsys.readouterr().err.count("\n") == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert ("out of it" in error or "neither a file" in error) == (kind in HOSTILE)
     assert set(tmp_path.rglob("*")) - before <= {root}
+    assert not Path("/escaped.nii.gz").exists()
+
+
+def test_a_bare_python_is_enough(archive, training_set, tmp_path):
+    """-S leaves out what is installed: the standard library alone, as before there is an environment."""
+    command = [sys.executable, "-S", get_data.__file__, "--data-root", str(tmp_path), "--from", str(archive)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert_same_set(training_set, tmp_path)
 
 
 def test_an_incomplete_set_is_not_touched(training_set, tmp_path, capsys):

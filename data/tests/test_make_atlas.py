@@ -1,5 +1,6 @@
 """The atlas: small, sensible, and made again from any training set."""
 
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,15 @@ def test_alignment_brings_the_crops_together(training_set):
         return np.minimum(foreground, 1 - foreground).sum() / foreground.sum()
 
     assert blur(after) < 0.8 * blur(before)
+
+
+@pytest.mark.parametrize("contents", [b"", b"no gzip", gzip.compress(bytes(400)), gzip.compress(bytes(400))[:30]])
+def test_a_broken_file_is_one_line(tmp_path, capsys, contents):
+    for kind in ("images", "labels"):
+        (tmp_path / "TrainingSet" / kind).mkdir(parents=True)
+        (tmp_path / "TrainingSet" / kind / "hippocampus_001.nii.gz").write_bytes(contents)
+    assert make_atlas.main(["--data-root", str(tmp_path), "--out", str(tmp_path / "atlas.npz")]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_no_data_is_one_line(tmp_path, capsys):

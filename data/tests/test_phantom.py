@@ -220,7 +220,16 @@ def test_bad_input_is_one_line(tmp_path, capsys, arguments):
     assert capsys.readouterr().err.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments", [["nifti"], ["nifti", "--out", "x", "--shape", "1,2"], ["nonsense"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nifti"],
+        ["nonsense"],
+        ["nifti", "--out", "x", "--shape", "1,2"],
+        ["nifti", "--out", "x", "--spacing", "1,nan,1"],
+        ["nifti", "--out", "x", "--spacing", "inf,1,1"],
+    ],
+)
 def test_wrong_arguments_exit_2(arguments):
     with pytest.raises(SystemExit) as stop:
         phantom.main(arguments)

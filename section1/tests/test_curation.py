@@ -2,7 +2,10 @@
 
 import csv
 import gzip
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -41,6 +44,39 @@ def promise_too_much(path: Path) -> None:
     path.write_bytes(gzip.compress(bytes(header)))
 
 
+def replace_by_link(target: str):
+    def new(path: Path) -> None:
+        path.unlink()
+        path.symlink_to(target)
+
+    return new
+
+
+def replace_by_hdr_and_img(path: Path) -> None:
+    """What was one file is the .hdr of two."""
+    array, affine = read(path)
+    nib.save(nib.Nifti1Pair(array, affine), path.with_name("pair.hdr"))
+    path.with_name("pair.hdr").rename(path.with_suffix("").with_suffix(".hdr"))
+    path.with_name("pair.img").rename(path.with_suffix("").with_suffix(".img"))
+    path.unlink()
+
+
+def set_unit(unit: str):
+    def new(path: Path) -> None:
+        file = nib.load(path)
+        array = np.asarray(file.dataobj)
+        file.header.set_xyzt_units(unit)
+        nib.save(nib.Nifti1Image(array, file.affine, file.header), path)
+
+    return new
+
+
+def break_affine(path: Path) -> None:
+    header = bytearray(gzip.decompress(path.read_bytes()))
+    header[280:284] = np.float32(np.nan).tobytes()  # the first number of the sform
+    path.write_bytes(gzip.compress(bytes(header)))
+
+
 def with_value(value: float):
     def new(array, affine):
         array = array.astype(np.float32)
@@ -62,6 +98,11 @@ SPOILED = {
     "text": (None, lambda path: path.write_text("not an image"), "unreadable"),
     "gzip of nonsense": (lambda path: path.write_bytes(gzip.compress(bytes(range(256)) * 20)), None, "unreadable"),
     "a folder": (replace_by_folder, None, "unreadable"),
+    "a broken link": (replace_by_link("nowhere"), None, "unreadable: image: not a regular file"),
+    "an endless device": (None, replace_by_link("/dev/zero"), "unreadable: label: not a regular file"),
+    "a terabyte": (lambda path: os.truncate(path, 2**40), None, "empty or huge"),
+    "affine not a number": (break_affine, None, "unreadable: image: its affine"),
+    "in metres": (set_unit("meter"), None, "unit: image: its header says meter"),
     "complex numbers": (lambda path: change(path, lambda a, m: (a.astype(np.complex64), m)), None, "unreadable"),
     "more voxels than memory": (promise_too_much, None, "empty or huge"),
     "image 4D": (lambda path: change(path, lambda a, m: (np.stack([a, a], -1), m)), None, "not 3D"),
@@ -74,6 +115,7 @@ SPOILED = {
     "anterior only": (None, lambda path: change(path, lambda a, m: (a * (a == 1), m)), "structure missing"),
     "a label too many": (None, lambda path: change(path, with_value(3)), "label values"),
     "half a label": (None, lambda path: change(path, with_value(0.5)), "label values"),
+    "below zero": (None, lambda path: change(path, with_value(-1)), "label values: -1"),
     "label not a number": (None, lambda path: change(path, with_value(np.nan)), "label values"),
     "one slice less": (None, lambda path: change(path, lambda a, m: (a[:-1], m)), "shapes differ"),
     "label elsewhere": (None, lambda path: change(path, lambda a, m: (a, m + np.eye(4, k=3))), "affines differ"),
@@ -88,6 +130,7 @@ SPOILED = {
 }
 HARMLESS = {
     "label as float": (None, lambda path: change(path, lambda a, m: (a.astype(np.float64), m)), None),
+    "in millimetres": (set_unit("mm"), set_unit("mm"), None),
     "untouched": (None, None, None),
 }
 
@@ -133,6 +176,14 @@ def test_every_name_has_a_row(judged):
 
 def test_reasons_name_no_path_of_this_machine(judged):
     assert not any("/" in problem for pair in judged.values() for problem in pair.problems)
+
+
+def test_the_half_of_a_pair_of_files_is_not_kept(copy_of_clean_set):
+    for kind in ("images", "labels"):
+        replace_by_hdr_and_img(copy_of_clean_set / kind / "hippocampus_001.nii.gz")
+    pairs = {pair.name: pair for pair in curation.curate(copy_of_clean_set)}
+    assert not pairs["hippocampus_001.hdr"].kept
+    assert not pairs["hippocampus_001.img"].kept
 
 
 def test_clean_set_passes(clean_set, clean_pairs):
@@ -258,6 +309,49 @@ def test_program_copies_and_tells(clean_set, tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[-1].startswith("8 pairs of 4 persons kept, out of 8 names")
 
 
+def run_program(data_root: Path, out: Path, **environment: str) -> subprocess.CompletedProcess:
+    """The program in a process of its own, which is killed if it hangs."""
+    return subprocess.run(
+        [sys.executable, curation.__file__, "--data-root", data_root, "--out", out],
+        env=os.environ | environment,
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_a_pipe_among_the_files_keeps_nobody_waiting(copy_of_clean_set, tmp_path):
+    os.mkfifo(copy_of_clean_set / "images" / "pipe.nii.gz")
+    (copy_of_clean_set / "images" / "hippocampus_001.nii.gz").unlink()
+    os.mkfifo(copy_of_clean_set / "images" / "hippocampus_001.nii.gz")
+    result = run_program(copy_of_clean_set, tmp_path / "out")
+    assert (result.returncode, b"Traceback" in result.stderr) == (0, False), result.stderr
+    assert b"excluded hippocampus_001.nii.gz: unreadable: image: not a regular file\n" in result.stdout
+    assert b"excluded pipe.nii.gz: unreadable: image: not a regular file; unpaired" in result.stdout
+    assert b"7 pairs of 4 persons kept" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"), [(b"hippo\xff.nii.gz", "hippo\\udcff"), (b"two\nlines.nii.gz", "two\\nlines")]
+)
+def test_a_name_that_cannot_be_printed_is_one_line(copy_of_clean_set, tmp_path, name, shown):
+    for kind in ("images", "labels"):
+        folder = os.fsencode(copy_of_clean_set / kind)
+        shutil.copy(os.path.join(folder, b"hippocampus_001.nii.gz"), os.path.join(folder, name))  # noqa: PTH118
+    result = run_program(copy_of_clean_set, tmp_path / "out")
+    assert (result.returncode, b"Traceback" in result.stderr) == (0, False), result.stderr
+    assert result.stdout.decode().startswith(f"excluded {shown}.nii.gz: name: not printable UTF-8\n9 ")
+    assert f"{shown}.nii.gz,excluded,name: " in (tmp_path / "out" / "curation.csv").read_text(encoding="utf-8")
+
+
+def test_a_name_beyond_the_terminals_encoding(copy_of_clean_set, tmp_path):
+    (copy_of_clean_set / "images" / "gehörn.nii.gz").write_bytes(b"")
+    result = run_program(copy_of_clean_set, tmp_path / "out", PYTHONIOENCODING="ascii")
+    assert (result.returncode, b"Traceback" in result.stderr) == (0, False), result.stderr
+    assert b"excluded geh\\xf6rn.nii.gz: " in result.stdout
+    assert "gehörn.nii.gz,excluded" in (tmp_path / "out" / "curation.csv").read_text(encoding="utf-8")
+
+
 def test_rerun_replaces(copy_of_clean_set, tmp_path):
     out = tmp_path / "out"
     command = ["--data-root", str(copy_of_clean_set), "--out", str(out)]
@@ -277,6 +371,13 @@ def test_what_is_not_an_earlier_result_is_never_replaced(clean_set, tmp_path, ca
     assert curation.main(["--data-root", str(clean_set), "--out", str(tmp_path)]) == 1
     assert names_below(tmp_path) == ["thesis.tex"]
     assert "choose another --out" in capsys.readouterr().err
+
+
+def test_an_out_that_is_a_circle_of_links_is_one_line(clean_set, tmp_path, capsys):
+    (tmp_path / "out").symlink_to("out")
+    assert curation.main(["--data-root", str(clean_set), "--out", str(tmp_path / "out")]) == 1
+    assert str(tmp_path / "out") in capsys.readouterr().err.splitlines()[-1]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_the_data_are_never_replaced(copy_of_clean_set):

@@ -1,11 +1,15 @@
 """The notebook runs on phantoms, what is kept of it is fit to publish, and its pictures show what they say."""
 
 import os
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import nbformat
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -41,9 +45,92 @@ def test_notebook_is_kept_with_its_pictures():
     assert not any(str(output.get("text", "")).count("/") for output in outputs)
 
 
+def test_notebook_counts_the_shifted_labels_it_shows():
+    """The number is that of the run, in the summary and in the list."""
+    cells = [cell for cell in nbformat.read(NOTEBOOK, 4).cells if cell.cell_type == "code"]
+    text = "".join(output.get("text", "") for cell in cells for output in cell.outputs)
+    in_summary = re.search(r"label_shifted (\d+)", text)[1]
+    assert re.search(r"(\d+) of 208 labels are flagged as shifted", text)[1] == in_summary
+    assert len(re.findall(r"^\d{3}: [+-]", text, re.MULTILINE)) == int(in_summary)
+
+
 @pytest.fixture(scope="module")
 def cases(clean_pairs, clean_set):
     return eda_measures.load_cases(clean_pairs, clean_set)
+
+
+def test_header_says_bits_units_and_axes(tmp_path):
+    image = nib.Nifti1Image(np.zeros((4, 5, 6), np.int16), np.diag([-0.5, 2, 3, 1]))
+    image.header.set_xyzt_units("mm", "msec")
+    nib.save(image, tmp_path / "image.nii.gz")
+    assert eda_measures.header_facts(tmp_path / "image.nii.gz") == {
+        "header": "Nifti1Header",
+        "voxels are": "int16",
+        "bits per voxel": "16",
+        "unit of space": "mm",
+        "unit of time": "msec",
+        "spacing": "0.5 x 2 x 3",
+        "axes": "LAS",
+    }
+
+
+def test_headers_are_counted(cases, clean_set):
+    lines = eda_measures.count_headers(cases, clean_set).splitlines()
+    assert lines[0].split() == ["images", "labels"]
+    assert lines[3].split() == ["bits", "per", "voxel", "32", "(8)", "8", "(8)"]
+    assert lines[-1].split() == ["axes", "RAS", "(8)", "RAS", "(8)"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "planes"),
+    [
+        (np.eye(3), ("sagittal", "coronal", "axial")),
+        (-2 * np.eye(3), ("sagittal", "coronal", "axial")),
+        ([[0, 0, 1], [1, 0, 0], [0, 1, 0]], ("coronal", "axial", "sagittal")),  # forward, up, right
+        ([[0, 0.2, -1], [0, 1, 0.2], [-1, 0, 0]], ("axial", "coronal", "sagittal")),  # down, forward, left; tilted
+    ],
+)
+def test_the_affine_says_which_axis_a_plane_cuts(columns, planes):
+    affine = np.eye(4)
+    affine[:3, :3] = columns
+    assert eda_measures.planes_of(affine) == planes
+
+
+def test_shifted_labels_are_counted_and_listed(cases):
+    facts = replace(cases[0].facts, flags=["label_shifted"], shift_voxels=(0.7, -0.25, 0.0))
+    shifted = replace(cases[0], facts=facts)
+    assert eda_measures.list_shifted([shifted, *cases[1:]]).splitlines() == [
+        "1 of 8 labels are flagged as shifted",
+        "001: +0.70 -0.25 +0.00",
+    ]
+
+
+def test_pooled_groups_are_as_if_measured_together():
+    left, right = np.random.default_rng(0).normal(3000, 300, 1000), np.random.default_rng(1).normal(3300, 500, 1000)
+    mean, deviation = eda_measures.pooled((left.mean(), right.mean()), (left.std(), right.std()))
+    together = np.concatenate([left, right])
+    assert (mean, deviation) == (pytest.approx(together.mean()), pytest.approx(together.std()))
+
+
+@pytest.mark.parametrize(
+    ("plane", "left_of_right", "above_below"),
+    [("sagittal", 1, 2), ("coronal", 0, 2), ("axial", 0, 1)],
+)
+def test_slices_are_drawn_as_on_the_clinics_page(plane, left_of_right, above_below):
+    """A bright voxel at the high end of an axis: anterior and x are drawn left, superior and anterior above."""
+    image = np.zeros((9, 9, 9))
+    corner = [4, 4, 4]
+    corner[left_of_right] = corner[above_below] = 8
+    image[tuple(corner)] = 1
+    figure = plt.figure(figsize=(1, 1), dpi=90)
+    eda_plots.draw_slice(figure.add_axes((0, 0, 1, 1)), image, None, plane, 4)
+    figure.canvas.draw()
+    pixels = np.asarray(figure.canvas.buffer_rgba())[..., 0]
+    plt.close(figure)
+    rows, columns = np.nonzero(pixels > 200)
+    assert (rows < 12).all()
+    assert (columns < 12).all()
+    assert len(rows) > 50
 
 
 def test_outline_runs_along_the_voxels():
