@@ -1,5 +1,6 @@
 """The curated set in memory, its split by person, and the slices that a network is trained on."""
 
+import argparse
 import re
 import zlib
 from concurrent.futures import ProcessPoolExecutor
@@ -16,6 +17,7 @@ from augmentation import augment
 from config import Config
 from volume_segmenter import normalise, slices_along
 
+CURATED = Path(__file__).resolve().parents[2] / "section1" / "out"
 SUFFIXES = (".nii", ".nii.gz")
 SPACING_TOLERANCE = 0.01  # mm off the expected 1 mm
 AUGMENTED_AT_ONCE = 8  # volumes; more do not fit the processor's cache
@@ -42,6 +44,10 @@ def person_of(name: str) -> str:
     """Files 2k-1 and 2k of the set are the two hippocampi of person k; a name without number is a person of its own."""
     number = re.search(r"(\d+)\.nii(\.gz)?$", name)
     return f"person_{(int(number[1]) + 1) // 2:03d}" if number else name
+
+
+def add_data_root(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data-root", type=Path, default=CURATED, help="with images/ and labels/ (section1/out)")
 
 
 def nifti_files(folder: Path) -> list[Path]:
@@ -161,7 +167,8 @@ class SlicesDataset(Dataset):
     """
 
     def __init__(self, cases: list[Case], config: Config, multiple: int, device: torch.device):
-        self.dims, self.context = dims, context = config.dims, config.context
+        self.config, self.dims, self.context = config, config.dims, config.context
+        dims, context = config.dims, config.context
         plane = config.plane if dims == 2 else "coronal"
         volumes = [[slices_along(plane, torch.from_numpy(v)) for v in (case.image, case.labels)] for case in cases]
         sizes = np.array([image.shape for image, _ in volumes])
@@ -183,7 +190,7 @@ class SlicesDataset(Dataset):
     def augment(self) -> None:
         """Draws a new deformation and intensity for each volume; call it once before each epoch."""
         batches = zip(self.images.split(AUGMENTED_AT_ONCE), self.labels.split(AUGMENTED_AT_ONCE), strict=True)
-        drawn = [augment(images, labels, self.window) for images, labels in batches]
+        drawn = [augment(images, labels, self.window, self.config) for images, labels in batches]
         self.shown_images, self.shown_labels = (torch.cat(part) for part in zip(*drawn, strict=True))
 
     def __len__(self) -> int:

@@ -16,12 +16,12 @@ from torch.utils.data import DataLoader, RandomSampler
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from checkpoint import load_best, write_whole
 from config import Config
 from distillation import load_teachers, taught
 from figures import case_strip
 from hippocampus_data import Case, SlicesDataset, Split
 from processes import agreed, mean_of_all, rank, world_size
+from runs import load_best, write_whole
 from volume_segmenter import VolumeSegmenter
 from volume_stats import Dice3d, write_rows
 
