@@ -2,7 +2,6 @@
 
 import argparse
 import re
-import zlib
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +14,12 @@ from torch.utils.data import Dataset
 
 from augmentation import augment
 from config import Config
+from nifti import DataError, nifti_files, read_nifti
 from volume_segmenter import normalise, slices_along
 
 CURATED = Path(__file__).resolve().parents[2] / "section1" / "out"
-SUFFIXES = (".nii", ".nii.gz")
 SPACING_TOLERANCE = 0.01  # mm off the expected 1 mm
 AUGMENTED_AT_ONCE = 8  # volumes; more do not fit the processor's cache
-
-
-class DataError(ValueError):
-    """The data cannot be used; says which file, what was found and what was expected."""
 
 
 @dataclass(frozen=True)
@@ -48,25 +43,6 @@ def person_of(name: str) -> str:
 
 def add_data_root(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data-root", type=Path, default=CURATED, help="with images/ and labels/ (section1/out)")
-
-
-def nifti_files(folder: Path) -> list[Path]:
-    """The NIfTI files of a folder, sorted by name; `._` files of macOS are none."""
-    return sorted(p for p in folder.glob("*") if p.name.endswith(SUFFIXES) and not p.name.startswith("."))
-
-
-def read_nifti(path: Path) -> nib.Nifti1Image:
-    """A three-dimensional NIfTI file of finite numbers, read to its last byte; raises DataError naming it otherwise."""
-    try:
-        image = nib.load(path)
-        voxels = np.asanyarray(image.dataobj)
-    except (nib.filebasedimages.ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
-    if voxels.ndim != 3:
-        raise DataError(f"{path}: has {voxels.ndim} dimensions, expected 3")
-    if not np.isfinite(voxels).all():
-        raise DataError(f"{path}: has voxels that are no finite numbers")
-    return nib.Nifti1Image(voxels, image.affine, image.header)
 
 
 def read_ras(path: Path) -> np.ndarray:
