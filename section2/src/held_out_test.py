@@ -16,10 +16,27 @@ import figures
 from disagreement import best_and_worst
 from hippocampus_data import Case, person_of
 from model_export import ExportedModel
-from volume_stats import STRUCTURES, aligned, score_volume, standard_error, table, write_rows, write_scores
+from volume_stats import (
+    STRUCTURES,
+    aligned,
+    best_and_worst_slice,
+    dice_by_slice,
+    score_volume,
+    standard_error,
+    table,
+    write_rows,
+    write_scores,
+)
 
 HELD_OUT = "by volumes of persons held out from training and from the choice of the epoch"
 LEVEL = 0.9
+SLICES = {  # what results.json says of them
+    "axis": "coronal: index along Y of the volume in RAS, from 0 at the back (posterior) to the front (anterior)",
+    "dice": "2 |A and B| / (|A| + |B|) of the structure's pixels in the slice; undefined where it is in neither, and "
+    "such a slice is neither best nor worst; 0 where it is in one alone",
+    "equals": "of slices with the same Dice the first from the back is named; null where all are undefined",
+    "all": "results_by_slice.csv, empty where undefined",
+}
 
 
 @dataclass(frozen=True)
@@ -41,13 +58,14 @@ def run_test(models: list[ExportedModel], cases: list[Case]) -> HeldOut:
 
 
 def write_report(folder: Path, folds: list[HeldOut], facts: dict) -> dict:
-    """results.json and .csv, the figures, and the main figures on the terminal; returns the content of results.json.
+    """results.json and .csv, results_by_slice.csv, the figures, and the main figures on the terminal.
 
-    A single split is one fold. More than one also give results_by_fold.csv and a column `fold` in results.csv.
+    A single split is one fold; more than one also give results_by_fold.csv and a column `fold` in results.csv. Returns
+    the content of results.json.
     """
     by_split = [fold.scores for fold in folds]
     scores = list(chain.from_iterable(by_split))
-    facts = {**facts, "volume_interval": calibrate(by_split)}
+    facts = {**facts, "volume_interval": calibrate(by_split), "slices": write_slices(folder, folds)}
     if len(folds) > 1:
         scores = [{"name": s["name"], "fold": n, **s} for n, fold in enumerate(by_split, start=1) for s in fold]
         facts["by_fold"] = by_fold(by_split)
@@ -61,6 +79,18 @@ def write_report(folder: Path, folds: list[HeldOut], facts: dict) -> dict:
     if len(folds) > 1:
         print(fold_table(facts["by_fold"]))
     return report
+
+
+def write_slices(folder: Path, folds: list[HeldOut]) -> dict:
+    """results_by_slice.csv, a row for each coronal slice of each case; returns each case's best and worst slice."""
+    rows, cases = [], {}
+    for case, labels in (pair for fold in folds for pair in zip(fold.cases, fold.labels, strict=True)):
+        dice = dice_by_slice(labels, case.labels)
+        cases[case.name] = {structure: best_and_worst_slice(values) for structure, values in dice.items()}
+        for n, values in enumerate(zip(*dice.values(), strict=True)):
+            rows.append({"name": case.name, "slice": n, **dict(zip(dice, values, strict=True))})
+    write_rows(rows, folder / "results_by_slice.csv")
+    return {**SLICES, "cases": cases}
 
 
 def by_fold(folds: list[list[dict]]) -> list[dict]:

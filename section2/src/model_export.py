@@ -103,6 +103,9 @@ class ExportedModel:
             self.card = json.loads(self.session.get_modelmeta().custom_metadata_map["card"])
         except (*NOT_A_MODEL, KeyError, json.JSONDecodeError) as error:
             raise ValueError(f"{path} is no model exported by this project ({error})") from error
+        ends = [end.name for end in (*self.session.get_inputs(), *self.session.get_outputs())]
+        if ends != ["volume", "probabilities"]:
+            raise ValueError(f"{path} is no model exported by this project (its ends are {ends})")
 
     def __call__(self, volume: np.ndarray) -> np.ndarray:
         return self.session.run(None, {"volume": volume.astype(np.float32)})[0]

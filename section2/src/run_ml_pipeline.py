@@ -21,7 +21,7 @@ from held_out_test import HELD_OUT, HeldOut, run_test, write_report
 from hippocampus_data import Case, DataError, LoadHippocampusData, Split, fold_splits, split_by_person
 from model_export import ExportedModel, data_facts, export_model, make_card, write_card
 from processes import agreed, process_group, rank, world_size
-from runs import add_folders, load_best, made
+from runs import add_folders, load_best, made, write_whole
 from unet_experiment import UNetExperiment, choose_device
 from volume_stats import summarise, table
 
@@ -80,7 +80,9 @@ def train_and_test(
 
     path = folder / "model.onnx"
     training = {**data, "volumes": len(split.train), "epochs": run.best_epoch() + 1, "seconds": run.seconds()}
-    export_model(load_best(folder)[1], path, make_card(config, training, report))
+    _, segmenter = load_best(folder)
+    write_whole(segmenter.state_dict(), folder / "model.pth")
+    export_model(segmenter, path, make_card(config, training, report))
     tested = run_test([ExportedModel(path)], run.test_cases)
     if tested.cases:
         facts = {"protocol": f"one split {HELD_OUT}", "config": dataclasses.asdict(config), "training": training}

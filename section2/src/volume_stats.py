@@ -92,6 +92,26 @@ def score_volume(name: str, found: np.ndarray, true: np.ndarray, spacing: tuple[
     return {"name": name, **{s: score_structure(*pair, spacing) for s, pair in masks.items()}}
 
 
+def dice_by_slice(found: np.ndarray, true: np.ndarray) -> dict[str, list[float | None]]:
+    """{structure: Dice of each coronal slice, from the back on}, of labels [X, Y, Z]; None where both are empty."""
+    result = {}
+    for structure in STRUCTURES:
+        a, b = (structure_mask(labels, structure) for labels in (found, true))
+        shared, in_a, in_b = (np.count_nonzero(mask, axis=(0, 2)).tolist() for mask in (a & b, a, b))
+        slices = zip(shared, in_a, in_b, strict=True)
+        result[structure] = [2 * both / (one + other) if one + other else None for both, one, other in slices]
+    return result
+
+
+def best_and_worst_slice(dice: list[float | None]) -> dict | None:
+    """{"best", "worst"}: index and Dice of a case's slice, the first of equals; None if all slices are empty."""
+    known = {index: value for index, value in enumerate(dice) if value is not None}
+    if not known:
+        return None
+    best, worst = max(known, key=known.get), min(known, key=known.get)
+    return {name: {"slice": n, "dice": known[n]} for name, n in (("best", best), ("worst", worst))}
+
+
 def summarise(scores: list[dict]) -> dict:
     """{structure: {measure: {mean, sd, min, max, n}}} over volumes; n counts those where it is defined."""
 

@@ -67,3 +67,13 @@ def test_what_is_no_model_is_said_to_be_none(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"model\.onnx is no model exported by this project"):
         ExportedModel(path)
+
+
+def test_another_model_with_a_card_is_none_of_ours(tmp_path):
+    path = tmp_path / "model.onnx"
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [2]) for name in ("x", "y")]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "other", ends[:1], ends[1:])
+    onnx.save(onnx.helper.make_model(graph, ir_version=8, opset_imports=[onnx.helper.make_opsetid("", 17)]), path)
+    write_card(path, CARD)
+    with pytest.raises(ValueError, match=r"no model exported by this project \(its ends"):
+        ExportedModel(path)

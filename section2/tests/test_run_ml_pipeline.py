@@ -3,12 +3,16 @@ import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from config import Config
 from hippocampus_data import person_of
 from model_export import ExportedModel
+from phantom import make_phantom
 from run_ml_pipeline import main
+from volume_segmenter import VolumeSegmenter
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 
@@ -25,8 +29,10 @@ def test_a_run_leaves_all_that_is_promised(tiny_run):
         "last.pt",
         "best.pt",
         "model.onnx",
+        "model.pth",
         "results.json",
         "results.csv",
+        "results_by_slice.csv",
     }
     expected |= {"learning_curves.png", "bland_altman.png", "dice_by_volume.png", "best_and_worst.png", "tensorboard"}
     assert {p.name for p in tiny_run.iterdir()} == expected
@@ -38,6 +44,27 @@ def test_results_are_of_persons_that_were_not_trained_on(tiny_run):
     tested = [row["name"] for row in csv.DictReader((tiny_run / "results.csv").open())]
     assert tested == split["test"] and len(tested) == 2
     assert not {person_of(n) for n in tested} & {person_of(n) for n in split["train"] + split["validation"]}
+
+
+def test_the_weights_alone_give_what_the_exported_model_gives(tiny_run):
+    """As section2/README.md tells to load them."""
+    segmenter = VolumeSegmenter(Config.load(tiny_run / "config.json")).eval()
+    segmenter.load_state_dict(torch.load(tiny_run / "model.pth", weights_only=True))
+    volume = make_phantom(seed=7).image
+    with torch.no_grad():
+        found = segmenter(torch.from_numpy(volume).float()).numpy()
+    np.testing.assert_allclose(found, ExportedModel(tiny_run / "model.onnx")(volume), atol=1e-5)
+
+
+def test_the_report_names_the_best_and_the_worst_slice_of_each_case(tiny_run):
+    slices = read(tiny_run / "results.json")["slices"]
+    assert slices["axis"].startswith("coronal")
+    assert list(slices["cases"]) == read(tiny_run / "split.json")["test"]
+    rows = list(csv.DictReader((tiny_run / "results_by_slice.csv").open()))
+    for name, case in slices["cases"].items():
+        by_slice = {int(row["slice"]): float(row["whole"]) for row in rows if row["name"] == name and row["whole"]}
+        for key, extreme in (("best", max), ("worst", min)):
+            assert case["whole"][key]["dice"] == extreme(by_slice.values()) == by_slice[case["whole"][key]["slice"]]
 
 
 def test_the_card_carries_what_was_measured(tiny_run):
