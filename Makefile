@@ -4,7 +4,7 @@ BIN := .venv/bin
 CLINIC := .venv-clinic/bin
 DATA := $(or $(HIPPO_DATA),data)
 
-.PHONY: help demo test eda train network clean
+.PHONY: help demo test eda train models clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -27,13 +27,13 @@ eda: .venv/ready section1/out/curation.csv  ## section 1: curate the data and ru
 	cd section1 && HIPPO_DATA="$(abspath $(DATA))" ../$(BIN)/jupyter nbconvert --execute --to html EDA.ipynb
 	@echo "Pictures: section1/EDA.html; clean pairs: section1/out"
 
-train: .venv/ready section1/out/curation.csv  ## section 2: train, test and export the default network (ten minutes)
+train: .venv/ready section1/out/curation.csv  ## section 2: train, test and export the slices recipe (ten minutes); what is shipped: make models
 	cd section2/src && ../../$(BIN)/python run_ml_pipeline.py
 
 RUNS := section2/out
 PIPELINE := ../../$(BIN)/python run_ml_pipeline.py
 LATEST = $$(ls -d $(RUNS)/$(1)/* | tail -n 1)
-network: .venv/ready section1/out/curation.csv  ## section 2: make the shipped models anew, with their cross-validation (four hours)
+models: .venv/ready section1/out/curation.csv  ## section 2: make the shipped models anew, with their cross-validation (four hours)
 	cd section2/src && $(PIPELINE) --config ../recipes/volumes.json --out ../out/volumes
 	cd section2/src && $(PIPELINE) --config ../recipes/volumes.json --draw 1 --out ../out/volumes_2
 	cd section2/src && $(PIPELINE) --config ../recipes/slices.json --out ../out/slices

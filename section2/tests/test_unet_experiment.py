@@ -9,7 +9,10 @@ import pytest
 import torch
 
 import run_ml_pipeline
+from config import Config
+from hippocampus_data import LoadHippocampusData, Split
 from run_ml_pipeline import main
+from unet_experiment import UNetExperiment
 
 SOURCES = Path(run_ml_pipeline.__file__).parent
 # The pipeline, stopped by the signal of that number in its third epoch: after a step, with more to come.
@@ -40,6 +43,16 @@ def test_tensorboard_has_scalars_and_the_same_pictures_at_each_epoch(tiny_run):
     pictures = events.Tags()["images"]
     assert len(pictures) == 2
     assert all([image.step for image in events.Images(tag)] == [0, 1] for tag in pictures)
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3])
+def test_a_schedule_of_any_number_of_steps_starts(phantom_set, tmp_path, epochs):
+    cases = LoadHippocampusData(phantom_set, max_workers=0)
+    config = Config(dims=3, filters=2, depth=1, batch_size=2, epochs=epochs)
+    run = UNetExperiment(config, cases, Split([case.name for case in cases], [], []), tmp_path)
+    run.prepare()
+    assert run.schedule.total_steps == 5 * epochs
+    assert 0 < run.schedule.get_last_lr()[0] <= config.learning_rate
 
 
 @pytest.fixture(scope="module")
