@@ -65,7 +65,7 @@ def learning_curves_of_folds(tables: list[Path], config: Config, path: Path) -> 
 def training_title(config: Config) -> str:
     """What the training loss of such a run is of: which images, which terms."""
     terms = ["CE"]
-    terms += [f"{config.dice_weight:g} (1 - Dice)"] if config.dice_weight else []
+    terms += [f"{config.dice_weight:g} Dice".removeprefix("1 ")] if config.dice_weight else []
     terms += ["CE to teachers"] if config.teachers else []
     return f"training ({'augmented' if config.augment else 'not augmented'}; {' + '.join(terms)})"
 

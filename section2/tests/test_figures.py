@@ -13,8 +13,8 @@ RECIPES = Path(__file__).resolve().parents[1] / "recipes"
     ("recipe", "title"),
     [
         ("classic", "training (not augmented; CE)"),
-        ("slices", "training (augmented; CE + 1 (1 - Dice))"),
-        ("volumes", "training (augmented; CE + 1 (1 - Dice))"),
+        ("slices", "training (augmented; CE + Dice)"),
+        ("volumes", "training (augmented; CE + Dice)"),
     ],
 )
 def test_the_training_curve_is_named_after_what_was_trained(recipe, title):
@@ -23,7 +23,7 @@ def test_the_training_curve_is_named_after_what_was_trained(recipe, title):
 
 def test_a_loss_with_teachers_and_another_weight_says_so():
     config = Config(dims=3, dice_weight=0.5, teachers=["run"])
-    assert figures.training_title(config) == "training (augmented; CE + 0.5 (1 - Dice) + CE to teachers)"
+    assert figures.training_title(config) == "training (augmented; CE + 0.5 Dice + CE to teachers)"
 
 
 def test_learning_curves_of_folds_are_read_from_their_histories(tmp_path):
