@@ -26,6 +26,7 @@ UNREADABLE = (  # what nibabel raises of a file that is none, or broken
     OSError,
     EOFError,
     ValueError,
+    KeyError,
     TypeError,
     OverflowError,
     zlib.error,
@@ -55,7 +56,7 @@ def read_nifti(path: Path) -> nib.Nifti1Image:
     """
     try:
         image = nib.load(path)
-        fault = fault_of_grid(image.shape, image.affine)
+        fault = fault_of_grid(image.shape, image.affine) or fault_of_units(image.header.get_xyzt_units()[0])
         voxels = None if fault else np.asanyarray(image.dataobj)
     except UNREADABLE as error:
         raise DataError(f"{printable(path)}: cannot be read ({printable(str(error))})") from error
@@ -86,11 +87,17 @@ def fault_of_grid(shape: tuple[int, ...], affine: np.ndarray) -> str:
     return ""
 
 
+def fault_of_units(unit: str) -> str:
+    return "" if unit in ("mm", "unknown") else f"is measured in {unit}s, expected mm"
+
+
 def fault_of_voxels(voxels: np.ndarray) -> str:
     """What makes voxels no image; empty if nothing does."""
     if voxels.dtype.kind not in "iuf":
         return f"has voxels of type {voxels.dtype}, expected numbers"
-    return "" if np.isfinite(voxels).all() else "has voxels that are no finite numbers"
+    with np.errstate(over="ignore"):  # the model takes 32 bits, and what they cannot hold is infinite to it
+        finite = np.isfinite(voxels.astype(np.float32)).all()
+    return "" if finite else "has voxels that are no finite numbers"
 
 
 def ras_volume(image: nib.Nifti1Image) -> Volume:

@@ -131,6 +131,7 @@ BROKEN = {
     "axes are not perpendicular": lambda path: with_header(path, srow_x=[1, 1, 0, 0], srow_y=[1, 1, 0, 0]),  # singular
     "expected one or more along each axis": lambda path: with_header(path, dim=[3, -30, 40, 30, 1, 1, 1, 1]),
     "is 3.277e+04 mm long": lambda path: with_header(path, dim=[3, 32767, 32767, 32767, 1, 1, 1, 1]),
+    "is measured in microns": lambda path: with_header(path, xyzt_units=3),
     "has 5 dimensions": lambda path: with_header(path, dim=[5, 20, 20, 20, 2, 2, 1, 1]),
     "no finite numbers": lambda path: save_nifti(np.full((30, 40, 30), np.inf, np.float32), path),
     "expected numbers": lambda path: nib.save(nib.Nifti1Image(np.zeros((30, 40, 30), np.complex64), np.eye(4)), path),
