@@ -3,7 +3,7 @@
     python studies.py [--study NAME ...] [--workers 2]
 
 Each variant trains a small network of slices (BASE) for the first of five folds and is compared, as compare_runs.py
-does, with BASE itself on the persons held out. Small and short, so that all of them take an hour on a core: what
+does, with BASE itself on the persons held out. Small and short, so that all of them take half an hour on a core: what
 matters little here may matter more, or less, in longer training. One variant is BASE from another random start: what
 changes no more than that may be chance. A study that was stopped goes on where it was.
 """
