@@ -139,7 +139,8 @@ def model_grid_of(source: Volume) -> Grid:
     if is_padded(source.voxels):  # a crop that was turned and padded: the padding is none of it
         turned = np.abs(grid.affine[:3, :3] / grid.spacing)
         extent = np.clip(np.linalg.lstsq(turned.T, extent, rcond=None)[0], 1, extent)
-    shape = np.maximum(np.round(extent), 1).astype(int)
+    # To a micrometre first: of a size of just half a millimetre more, rounding in a header must not decide.
+    shape = np.maximum(np.round(np.round(extent, 3)), 1).astype(int)
     centre = grid.affine @ [*(np.array(grid.shape) - 1) / 2, 1]
     affine = np.eye(4)
     affine[:3, 3] = centre[:3] - (shape - 1) / 2
