@@ -7,7 +7,7 @@ BIN := .venv/bin
 CLINIC := .venv-clinic/bin
 DATA := $(or $(HIPPO_DATA),data)
 
-.PHONY: help demo test quick eda have-data train network constraints clean
+.PHONY: help demo test quick eda have-data train models constraints clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -34,13 +34,13 @@ eda: have-data .venv/ready section1/out/curation.csv  ## section 1: curate the d
 	cd section1 && HIPPO_DATA="$(abspath $(DATA))" ../$(BIN)/jupyter nbconvert --execute --to html EDA.ipynb
 	@echo "Pictures: section1/EDA.html; clean pairs: section1/out"
 
-train: have-data .venv/ready section1/out/curation.csv  ## section 2: train, test and export the default network (ten minutes)
+train: have-data .venv/ready section1/out/curation.csv  ## section 2: train, test and export the slices recipe (ten minutes); what is shipped: make models
 	cd section2/src && ../../$(BIN)/python run_ml_pipeline.py
 
 RUNS := section2/out
 PIPELINE := ../../$(BIN)/python run_ml_pipeline.py
 LATEST = $$(ls -d $(RUNS)/$(1)/* | tail -n 1)
-network: have-data .venv/ready section1/out/curation.csv  ## section 2: make the shipped models anew, with their cross-validation (four hours)
+models: have-data .venv/ready section1/out/curation.csv  ## section 2: make the shipped models anew, with their cross-validation (four hours)
 	cd section2/src && $(PIPELINE) --config ../recipes/volumes.json --out ../out/volumes
 	cd section2/src && $(PIPELINE) --config ../recipes/volumes.json --draw 1 --out ../out/volumes_2
 	cd section2/src && $(PIPELINE) --config ../recipes/slices.json --out ../out/slices
@@ -51,7 +51,7 @@ network: have-data .venv/ready section1/out/curation.csv  ## section 2: make the
 	$(BIN)/python section3/calibration/fit_quality_limits.py --folds $(call LATEST,volumes) $(call LATEST,volumes_2) $(call LATEST,slices) --model-path section3/model/ensemble/model-ensemble.onnx
 
 have-data:
-	@test -d "$(DATA)/TrainingSet/images" || { echo "No data in $(DATA)/TrainingSet: run '.venv/bin/python data/get_data.py' (28 MB from the official archive) or set HIPPO_DATA to the folder that holds TrainingSet/." >&2; exit 1; }
+	@test -d "$(DATA)/TrainingSet/images" || { echo "No data in $(DATA)/TrainingSet: run 'python3 data/get_data.py' (28 MB from the official archive) or set HIPPO_DATA to the folder that holds TrainingSet/." >&2; exit 1; }
 
 section1/out/curation.csv: | have-data .venv/ready
 	cd section1 && ../$(BIN)/python curation.py --data-root "$(abspath $(DATA))"

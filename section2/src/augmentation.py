@@ -1,4 +1,7 @@
-"""Random geometry and intensity for whole batches of volumes, all with torch's own sampler and random numbers."""
+"""Random geometry and intensity for whole batches of volumes, all with torch's own sampler and random numbers.
+
+How much is drawn of each is a setting of the run: the part "augmentation" of config.py.
+"""
 
 import math
 
@@ -6,15 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-ROTATION = math.radians(15)  # about each axis, at most
-SCALE = 0.15  # each axis, at most
-SHIFT = 3.0  # voxels along each axis, at most
-ELASTIC = 1.2  # standard deviation of the control points' displacement, in voxels
-ELASTIC_SPACING = 12  # voxels between control points
-UNRESAMPLED = 0.25  # share of volumes moved by whole voxels only: interpolation blurs, and no test volume is blurred
-GAMMA = 0.4  # of the exponent's logarithm, at most
-CONTRAST = BRIGHTNESS = 0.2  # at most
-NOISE = 0.15  # largest standard deviation of added noise; the image's own is 1
+from config import Config
 
 
 def uniform(shape: tuple[int, ...], limit: float, device: torch.device) -> Tensor:
@@ -22,11 +17,11 @@ def uniform(shape: tuple[int, ...], limit: float, device: torch.device) -> Tenso
     return (torch.rand(shape) * 2 - 1).mul(limit).to(device)
 
 
-def rotations(count: int, device: torch.device) -> Tensor:
-    """[count, 3, 3]: three turns of up to ROTATION about the axes."""
+def rotations(count: int, degrees: float, device: torch.device) -> Tensor:
+    """[count, 3, 3]: three turns of up to so many degrees about the axes."""
     matrix = torch.eye(3, device=device).repeat(count, 1, 1)
     for i, j in ((0, 1), (0, 2), (1, 2)):
-        angle = uniform((count,), ROTATION, device)
+        angle = uniform((count,), math.radians(degrees), device)
         turn = torch.eye(3, device=device).repeat(count, 1, 1)
         turn[:, i, i] = turn[:, j, j] = angle.cos()
         turn[:, i, j], turn[:, j, i] = -angle.sin(), angle.sin()
@@ -34,29 +29,30 @@ def rotations(count: int, device: torch.device) -> Tensor:
     return matrix
 
 
-def elastic_field(count: int, sizes: tuple[int, ...], device: torch.device) -> Tensor:
+def elastic_field(count: int, sizes: tuple[int, ...], config: Config, device: torch.device) -> Tensor:
     """[count, X, Y, Z, 3]: a smooth displacement in voxels, control points interpolated linearly."""
-    points = [max(2, size // ELASTIC_SPACING + 1) for size in sizes]
-    coarse = torch.randn((count, 3, *points)).mul(ELASTIC).to(device)
+    points = [max(2, size // config.elastic_spacing + 1) for size in sizes]
+    coarse = torch.randn((count, 3, *points)).mul(config.elastic).to(device)
     return functional.interpolate(coarse, size=sizes, mode="trilinear", align_corners=True).permute(0, 2, 3, 4, 1)
 
 
-def random_geometry(images: Tensor, labels: Tensor, window: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+def random_geometry(images: Tensor, labels: Tensor, window: tuple[int, ...], config: Config) -> tuple[Tensor, Tensor]:
     """The same random rotation, scaling, shift and elastic deformation for image and labels, seen through a window.
 
     images [N, X, Y, Z] float, labels [N, X, Y, Z] uint8 with 0, 1, 2 -> both [N, *window], around the middle; what
-    comes from outside is 0 in both. Sizes differ from the window's by even numbers. The share UNRESAMPLED is shifted
-    by whole voxels alone. No flips: the set has one handedness, and the orientation is information.
+    comes from outside is 0 in both. Sizes differ from the window's by even numbers. The share `unresampled` is
+    shifted by whole voxels alone. No flips: the set has one handedness, and the orientation is information.
     """
     count, *sizes = images.shape
     device = images.device
     half = (torch.tensor(sizes, device=device) - 1) / 2
     axes = [torch.arange(size, device=device) - (size - 1) / 2 for size in window]
     voxels = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
-    matrix = rotations(count, device) * (1 + uniform((count, 1, 3), SCALE, device))
-    shift = uniform((count, 1, 1, 1, 3), SHIFT, device)
-    deformed = torch.einsum("xyzj,nij->nxyzi", voxels, matrix) + shift + elastic_field(count, window, device)
-    unresampled = (torch.rand((count, 1, 1, 1, 1)) < UNRESAMPLED).to(device)
+    matrix = rotations(count, config.rotation, device) * (1 + uniform((count, 1, 3), config.scale, device))
+    shift = uniform((count, 1, 1, 1, 3), config.shift, device)
+    bent = elastic_field(count, window, config, device)
+    deformed = torch.einsum("xyzj,nij->nxyzi", voxels, matrix) + shift + bent
+    unresampled = (torch.rand((count, 1, 1, 1, 1)) < config.unresampled).to(device)
     grid = (torch.where(unresampled, voxels + shift.round(), deformed) / half).flip(-1)
     # The structures go through the same linear interpolation as the image: smoother borders than nearest voxels.
     stack = torch.stack([images, (labels == 1).to(images.dtype), (labels == 2).to(images.dtype)], dim=1)
@@ -65,20 +61,22 @@ def random_geometry(images: Tensor, labels: Tensor, window: tuple[int, ...]) -> 
     return image, torch.where(anterior + posterior > 0.5, structure, 0).to(torch.uint8)
 
 
-def random_intensity(images: Tensor) -> Tensor:
+def random_intensity(images: Tensor, config: Config) -> Tensor:
     """Random gamma, contrast, brightness and noise; images [N, X, Y, Z] of mean 0 and standard deviation 1."""
     count = images.shape[0]
     one = (count, 1, 1, 1)
     low, high = images.amin(dim=(1, 2, 3), keepdim=True), images.amax(dim=(1, 2, 3), keepdim=True)
-    gamma = uniform(one, GAMMA, images.device).exp()
+    gamma = uniform(one, config.gamma, images.device).exp()
     unit = (images - low) / (high - low + 1e-6)
     images = unit.pow(gamma) * (high - low) + low
-    images = images * (1 + uniform(one, CONTRAST, images.device)) + uniform(one, BRIGHTNESS, images.device)
+    images = images * (1 + uniform(one, config.contrast, images.device)) + uniform(
+        one, config.brightness, images.device
+    )
     noise = torch.randn(images.shape).to(images.device)
-    return images + noise * uniform(one, NOISE, images.device)
+    return images + noise * uniform(one, config.noise, images.device)
 
 
-def augment(images: Tensor, labels: Tensor, window: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+def augment(images: Tensor, labels: Tensor, window: tuple[int, ...], config: Config) -> tuple[Tensor, Tensor]:
     """Geometry and intensity, for images and labels [N, X, Y, Z]; new tensors [N, *window]."""
-    images, labels = random_geometry(images, labels, window)
-    return random_intensity(images), labels
+    images, labels = random_geometry(images, labels, window, config)
+    return random_intensity(images, config), labels

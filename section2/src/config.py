@@ -36,7 +36,7 @@ class Config:
     weight_decay: float = setting(1e-4, "small: augmentation does most of the regularising")
     ema_decay: float = setting(0.99, "the model kept is the moving average of the weights; smooths the last steps")
     dice_weight: float = setting(1.0, "loss = cross entropy + this times soft Dice; 0 leaves cross entropy alone")
-    augment: bool = setting(True, "rotation, scale, shift, elastic, gamma, contrast, noise")
+    augment: bool = setting(True, "volumes drawn anew each epoch, as the settings of augmentation say")
     amp: bool = setting(True, "mixed precision: float16 on CUDA, bfloat16 on CPUs that compute in it")
     draw: int = setting(0, "another number: other random weights and augmentation on the same split, to average with")
     background: float = setting(
@@ -44,6 +44,20 @@ class Config:
     )
     device: str = setting("auto", "auto, cpu or cuda")
     seed: int = setting(0, "of the split, and with `draw` of the weights and the augmentation")
+
+    # augmentation
+    rotation: float = setting(15.0, "degrees about each axis, at most; crops are turned against each other")
+    scale: float = setting(0.15, "of each axis, at most; with `shift` the augmentation that matters most")
+    shift: float = setting(3.0, "voxels along each axis, at most; a crop may be cut elsewhere")
+    elastic: float = setting(1.2, "standard deviation of the control points' displacement, voxels; persons differ")
+    elastic_spacing: int = setting(12, "voxels between control points: shapes bend, borders stay smooth")
+    unresampled: float = setting(
+        0.25, "share of volumes moved by whole voxels only: interpolation blurs, and no test volume is blurred"
+    )
+    gamma: float = setting(0.4, "of the exponent's logarithm, at most; scanners differ in contrast")
+    contrast: float = setting(0.2, "share of the image's own, at most; normalising leaves some difference")
+    brightness: float = setting(0.2, "of the image's standard deviation, at most; normalising leaves some difference")
+    noise: float = setting(0.15, "largest standard deviation of what is added; the image's own is 1")
 
     # data
     test_share: float = setting(0.2, "of the persons, held out for the test")
@@ -72,6 +86,16 @@ class Config:
             "learning_rate": self.learning_rate > 0,
             "background": self.background > 0,
             "ema_decay": 0 <= self.ema_decay < 1,
+            "rotation": 0 <= self.rotation <= 180,
+            "scale": 0 <= self.scale < 1,
+            "shift": self.shift >= 0,
+            "elastic": self.elastic >= 0,
+            "elastic_spacing": self.elastic_spacing > 0,
+            "unresampled": 0 <= self.unresampled <= 1,
+            "gamma": self.gamma >= 0,
+            "contrast": 0 <= self.contrast < 1,
+            "brightness": self.brightness >= 0,
+            "noise": self.noise >= 0,
             "device": self.device in ("auto", "cpu", "cuda"),
             "test_share": 0 <= self.test_share < 1,
             "folds": self.folds == 0 or self.folds >= 2,

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from checkpoint import load_best
 from config import NETWORK, Config
 from hippocampus_data import DataError, Split
+from runs import load_best
 from volume_segmenter import AveragedSegmenter
 
 

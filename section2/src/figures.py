@@ -5,14 +5,13 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+
+from config import Config
 
 COLOURS = {"anterior": "#E69F00", "posterior": "#56B4E9"}  # told apart by colour-blind readers too
 RGB = np.array([[0, 0, 0], [230, 159, 0], [86, 180, 233]], np.uint8)
 ZOOM = 4
-
-VERDICT_COLOURS = {"better": "#0072B2", "worse": "#D55E00", "inside the noise": "0.6"}
 
 
 def grey(image: np.ndarray) -> np.ndarray:
@@ -49,26 +48,34 @@ def save(figure: Figure, path: Path) -> None:
     figure.savefig(path, dpi=110, bbox_inches="tight")
 
 
-def learning_curves(history: list[dict], path: Path) -> None:
+def learning_curves(history: list[dict], config: Config, path: Path) -> None:
     """Losses and validation Dice of a run by epoch."""
-    draw_histories([history], path)
+    draw_histories([history], config, path)
 
 
-def learning_curves_of_folds(tables: list[Path], path: Path) -> None:
+def learning_curves_of_folds(tables: list[Path], config: Config, path: Path) -> None:
     """The same of all folds, out of their history.csv."""
     histories = []
     for table in tables:
         with table.open(newline="") as file:
             histories.append([{key: float(v) for key, v in row.items()} for row in csv.DictReader(file)])
-    draw_histories(histories, path)
+    draw_histories(histories, config, path)
 
 
-def draw_histories(histories: list[list[dict]], path: Path) -> None:
+def training_title(config: Config) -> str:
+    """What the training loss of such a run is of: which images, which terms."""
+    terms = ["CE"]
+    terms += [f"{config.dice_weight:g} Dice".removeprefix("1 ")] if config.dice_weight else []
+    terms += ["CE to teachers"] if config.teachers else []
+    return f"training ({'augmented' if config.augment else 'not augmented'}; {' + '.join(terms)})"
+
+
+def draw_histories(histories: list[list[dict]], config: Config, path: Path) -> None:
     """Each run's curves thin, their mean thick; all have as many epochs."""
     figure = Figure(figsize=(11, 3.8))
     losses, dice = figure.subplots(1, 2)
     epochs = [row["epoch"] + 1 for row in histories[0]]
-    curves = [(losses, "train_loss", "0.2", "training (augmented; CE + Dice)")]
+    curves = [(losses, "train_loss", "0.2", training_title(config))]
     if "dice" in histories[0][0]:
         curves.append((losses, "validation_loss", "#CC79A7", "validation (CE)"))
         curves += [(dice, f"dice_{structure}", colour, structure) for structure, colour in COLOURS.items()]
@@ -127,82 +134,5 @@ def dice_by_volume(scores: list[dict], path: Path) -> None:
     ranked.set(xlabel="held-out volumes, worst to best", ylabel="Dice")
     ranked.legend(loc="lower right")
     sized.set(xlabel="volume of the structure's label, mm³")
-    figure.tight_layout()
-    save(figure, path)
-
-
-def forest(differences: list, titles: dict[str, tuple[int, str]], title: str, path: Path) -> None:
-    """Differences (compare_runs.Difference) with their intervals, a panel a measure; `titles`: better way and title."""
-    structures, runs = (list(dict.fromkeys(getattr(d, key) for d in differences)) for key in ("structure", "run"))
-    heights = {
-        (structure, run): -(n * (len(runs) + 0.6) + k)
-        for n, structure in enumerate(structures)
-        for k, run in enumerate(runs)
-    }
-    figure = Figure(figsize=(13, 1.8 + 0.35 * len(heights)))
-    panels = figure.subplots(1, len(titles), sharey=True)
-    for panel, (measure, (sign, name)) in zip(panels, titles.items(), strict=True):
-        panel.axvline(0, color="0.4", linewidth=1, zorder=0)
-        for d in (d for d in differences if d.measure == measure):
-            y, colour = heights[d.structure, d.run], VERDICT_COLOURS[d.verdict]
-            panel.plot([d.low, d.high], [y, y], color=colour, linewidth=2)
-            panel.plot(d.mean, y, "o", color=colour, markersize=7)
-        panel.set_title(f"{name}\n{'← worse    better →' if sign > 0 else '← better    worse →'}", fontsize=10)
-        panel.margins(x=0.15)
-    labels = [f"{structure}: {run}" for structure, run in heights]
-    panels[0].set_yticks(list(heights.values()), labels)
-    panels[0].set_ylim(min(heights.values()) - 0.7, 0.7)
-    handles = [Line2D([], [], color=c, marker="o", linewidth=2, label=v) for v, c in VERDICT_COLOURS.items()]
-    figure.legend(handles=handles, loc="lower center", ncols=3, frameon=False)
-    figure.suptitle(title, fontsize=10)
-    figure.tight_layout(rect=(0, 0.35 / figure.get_figheight(), 1, 1))
-    save(figure, path)
-
-
-def agreement(first: list[dict], second: list[dict], both: list[dict], path: Path) -> None:
-    """Dice between two models against their mean Dice with the label, a point a volume, a panel a structure."""
-    figure = Figure(figsize=(13, 4.8))
-    panels = figure.subplots(1, 3, sharex=True, sharey=True)
-    for panel, structure in zip(panels, ("anterior", "posterior", "whole"), strict=True):
-        one, other, mutual = (np.array([s[structure]["dice"] for s in scores]) for scores in (first, second, both))
-        label = (one + other) / 2
-        panel.scatter(label, mutual, s=14, color=COLOURS.get(structure, "0.3"), alpha=0.8)
-        panel.axline((0.9, 0.9), slope=1, color="0.2", linewidth=1)
-        panel.set_title(
-            f"{structure}: with label {label.mean():.3f}, with each other {mutual.mean():.3f}\n"
-            f"closer to each other (above the line): {(mutual > label).sum()} of {len(label)} volumes",
-            fontsize=9,
-        )
-        panel.set_xlabel("Dice of model and label (mean of both models)")
-    panels[0].set_ylabel("Dice between the models")
-    figure.tight_layout()
-    save(figure, path)
-
-
-def bias_by_factor(factors: tuple[float, ...], values: np.ndarray, structures: list[str], path: Path) -> None:
-    """Mean volume error and Dice against the background's factor; values [volume, factor, structure, (Dice, error)]."""
-    figure = Figure(figsize=(10, 4))
-    panels = figure.subplots(1, 2)
-    titles = ("mean Dice", "mean volume error, %")
-    for n, (panel, title) in enumerate(zip(panels, titles, strict=True)):
-        for k, structure in enumerate(structures):
-            curve = values[:, :, k, n].mean(axis=0)
-            panel.plot(factors, curve, "o-", color=COLOURS.get(structure, "0.3"), label=structure)
-        panel.set_title(title, fontsize=10)
-        panel.set_xlabel("factor on the background's odds")
-    panels[1].axhline(0, color="0.4", linewidth=1, zorder=0)
-    panels[1].legend(frameon=False)
-    figure.tight_layout()
-    save(figure, path)
-
-
-def doubt_and_error(signs: tuple[str, ...], doubts: np.ndarray, errors: np.ndarray, path: Path) -> None:
-    """A panel for each sign of doubt, a point for each volume: doubts [volume, sign], errors [volume] in %."""
-    figure = Figure(figsize=(15, 3.6))
-    panels = figure.subplots(1, len(signs), sharey=True)
-    for panel, sign, doubt in zip(panels, signs, doubts.T, strict=True):
-        panel.scatter(doubt, errors, s=12, color="0.3", alpha=0.7)
-        panel.set_xlabel(sign, fontsize=9)
-    panels[0].set_ylabel("|volume error| of the whole, %")
     figure.tight_layout()
     save(figure, path)

@@ -1,7 +1,7 @@
 """The curated set in memory, its split by person, and the slices that a network is trained on."""
 
+import argparse
 import re
-import zlib
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +14,12 @@ from torch.utils.data import Dataset
 
 from augmentation import augment
 from config import Config
+from nifti import DataError, nifti_files, read_nifti
 from volume_segmenter import normalise, slices_along
 
-SUFFIXES = (".nii", ".nii.gz")
+CURATED = Path(__file__).resolve().parents[2] / "section1" / "out"
 SPACING_TOLERANCE = 0.01  # mm off the expected 1 mm
 AUGMENTED_AT_ONCE = 8  # volumes; more do not fit the processor's cache
-
-
-class DataError(ValueError):
-    """The data cannot be used; says which file, what was found and what was expected."""
 
 
 @dataclass(frozen=True)
@@ -44,23 +41,8 @@ def person_of(name: str) -> str:
     return f"person_{(int(number[1]) + 1) // 2:03d}" if number else name
 
 
-def nifti_files(folder: Path) -> list[Path]:
-    """The NIfTI files of a folder, sorted by name; `._` files of macOS are none."""
-    return sorted(p for p in folder.glob("*") if p.name.endswith(SUFFIXES) and not p.name.startswith("."))
-
-
-def read_nifti(path: Path) -> nib.Nifti1Image:
-    """A three-dimensional NIfTI file of finite numbers, read to its last byte; raises DataError naming it otherwise."""
-    try:
-        image = nib.load(path)
-        voxels = np.asanyarray(image.dataobj)
-    except (nib.filebasedimages.ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
-    if voxels.ndim != 3:
-        raise DataError(f"{path}: has {voxels.ndim} dimensions, expected 3")
-    if not np.isfinite(voxels).all():
-        raise DataError(f"{path}: has voxels that are no finite numbers")
-    return nib.Nifti1Image(voxels, image.affine, image.header)
+def add_data_root(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data-root", type=Path, default=CURATED, help="with images/ and labels/ (section1/out)")
 
 
 def read_ras(path: Path) -> np.ndarray:
@@ -161,7 +143,8 @@ class SlicesDataset(Dataset):
     """
 
     def __init__(self, cases: list[Case], config: Config, multiple: int, device: torch.device):
-        self.dims, self.context = dims, context = config.dims, config.context
+        self.config, self.dims, self.context = config, config.dims, config.context
+        dims, context = config.dims, config.context
         plane = config.plane if dims == 2 else "coronal"
         volumes = [[slices_along(plane, torch.from_numpy(v)) for v in (case.image, case.labels)] for case in cases]
         sizes = np.array([image.shape for image, _ in volumes])
@@ -183,7 +166,7 @@ class SlicesDataset(Dataset):
     def augment(self) -> None:
         """Draws a new deformation and intensity for each volume; call it once before each epoch."""
         batches = zip(self.images.split(AUGMENTED_AT_ONCE), self.labels.split(AUGMENTED_AT_ONCE), strict=True)
-        drawn = [augment(images, labels, self.window) for images, labels in batches]
+        drawn = [augment(images, labels, self.window, self.config) for images, labels in batches]
         self.shown_images, self.shown_labels = (torch.cat(part) for part in zip(*drawn, strict=True))
 
     def __len__(self) -> int:

@@ -2,8 +2,9 @@
 
     python predict.py --model-path ../../section3/model/model.onnx --images DIR --out DIR [--labels DIR]
 
-Writes NAME (uint8: 0 background, 1 anterior, 2 posterior), volumes.csv (mm3) and, with labels, metrics.json and .csv.
-Research use only.
+Writes NAME (uint8: 0 background, 1 anterior, 2 posterior), volumes.csv (a line for each file: its status, why it
+failed, its volumes in mm3) and, with labels, metrics.json and .csv. Exit code 1: a file failed; the others are done
+all the same. Research use only.
 """
 
 import argparse
@@ -11,85 +12,15 @@ import csv
 import sys
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
-from nibabel.affines import apply_affine, voxel_sizes
-from nibabel.processing import resample_from_to
 from tqdm import tqdm
 
-from hippocampus_data import SPACING_TOLERANCE, DataError, nifti_files, read_nifti
 from model_export import ExportedModel
+from nifti import SUFFIXES, DataError, as_image, nifti_files, printable, ras_volume, read_nifti, write_image
+from resampling import Grid, interpolated, to_model_grid, to_source_grid
 from volume_stats import STRUCTURES, score_volume, structure_mask, table, write_scores
 
-LARGEST_MM = 128  # of a crop along any axis; the curated ones measure up to 59
-
 NAMES = {"anterior": "anterior", "posterior": "posterior", "whole": "total"}
-
-
-def to_model_grid(image: nib.Nifti1Image) -> nib.Nifti1Image:
-    """The same image in RAS at 1 mm: axes reordered; resampled (cubic) only where spacing or obliquity ask for it.
-
-    Resampled it keeps its middle and its size in mm, as the model relies on the margins that crops leave.
-    """
-    ras = nib.as_closest_canonical(image)
-    if np.allclose(ras.affine[:3, :3], np.eye(3), atol=SPACING_TOLERANCE):
-        return ras
-    shape = np.maximum(np.round(ras.shape * voxel_sizes(ras.affine)), 1).astype(int)
-    affine = np.eye(4)
-    affine[:3, 3] = apply_affine(ras.affine, (np.array(ras.shape) - 1) / 2) - (shape - 1) / 2
-    return resample_from_to(ras, (shape, affine), order=3, mode="nearest")
-
-
-def segment(image: nib.Nifti1Image, model: ExportedModel) -> np.ndarray:
-    """Probabilities [3, I, J, K] on the image's own grid, whatever its orientation and spacing."""
-    grid = to_model_grid(image)
-    probabilities = model(np.asanyarray(grid.dataobj))
-    # Probabilities are brought back, not labels: the border between structures stays where it is below a voxel.
-    back = [
-        resample_from_to(nib.Nifti1Image(p, grid.affine), image, order=1, mode="nearest").get_fdata(dtype=np.float32)
-        for p in probabilities
-    ]
-    return np.stack(back)
-
-
-def volumes_mm3(labels: np.ndarray, image: nib.Nifti1Image, interval: dict | None) -> dict[str, float]:
-    """A row of volumes.csv: the volumes, and the ends of their intervals where the model's card has calibrated ones."""
-    voxel = abs(np.linalg.det(image.affine[:3, :3]))
-    found = {s: np.count_nonzero(structure_mask(labels, s)) * voxel for s in STRUCTURES}
-    row = {f"{NAMES[s]}_mm3": volume for s, volume in found.items()}
-    for s, width in (interval or {"half_width": {}})["half_width"].items():
-        row |= {f"{NAMES[s]}_low_mm3": found[s] * (1 - width), f"{NAMES[s]}_high_mm3": found[s] * (1 + width)}
-    return {key: round(float(value), 1) for key, value in row.items()}
-
-
-def write_nifti(voxels: np.ndarray, like: nib.Nifti1Image, path: Path) -> None:
-    image = nib.Nifti1Image(voxels, like.affine)
-    image.header.set_xyzt_units("mm")
-    unfinished = path.with_name(f".unfinished_{path.name}")
-    nib.save(image, unfinished)
-    unfinished.replace(path)
-
-
-def predict_file(path: Path, model: ExportedModel, args: argparse.Namespace) -> tuple[dict, dict | None]:
-    """Segments one file and writes its labels; returns its volumes and, with labels, its scores."""
-    image = read_nifti(path)
-    extent = np.array(image.shape) * image.header.get_zooms()
-    if extent.max() > LARGEST_MM:
-        raise DataError(
-            f"{path}: is {extent.max():.0f} mm long, a crop around a hippocampus is at most {LARGEST_MM} mm"
-        )
-    truth = read_nifti(args.labels / path.name) if args.labels else None
-    probabilities = segment(image, model)
-    labels = probabilities.argmax(axis=0).astype(np.uint8)
-    if truth is not None and truth.shape != labels.shape:
-        raise DataError(f"{args.labels / path.name}: shape is {truth.shape}, its image has {labels.shape}")
-    write_nifti(labels, image, args.out / path.name)
-    if args.save_probabilities:
-        stem = path.name.split(".nii")[0]
-        write_nifti(np.moveaxis(probabilities, 0, -1), image, args.out / f"{stem}_probabilities.nii.gz")
-    spacing = tuple(float(s) for s in image.header.get_zooms()[:3])
-    scores = score_volume(path.name, labels, np.asanyarray(truth.dataobj), spacing) if truth is not None else None
-    return volumes_mm3(labels, image, model.card.get("volume_interval")), scores
 
 
 def predict(args: argparse.Namespace) -> int:
@@ -98,30 +29,75 @@ def predict(args: argparse.Namespace) -> int:
     paths = nifti_files(args.images) if args.images.is_dir() else [args.images]
     if not paths:
         raise DataError(f"no NIfTI files in {args.images}")
+    if not paths[0].name.endswith(SUFFIXES):
+        raise DataError(f"{args.images} is no NIfTI file; expected a name that ends in {' or '.join(SUFFIXES)}")
     if args.out.resolve() == paths[0].parent.resolve():
         raise DataError(f"--out {args.out} is the folder of the images; they would be overwritten")
     args.out.mkdir(parents=True, exist_ok=True)
-    volumes, scores, failed = {}, [], 0
+    rows, scores = [], []
     for path in tqdm(paths, "segment", disable=None):
+        row = {"name": printable(path.name), "status": "done", "reason": ""}
         try:
-            volumes[path.name], score = predict_file(path, model, args)
-        except DataError as error:
-            failed += 1
-            print(error, file=sys.stderr)
-            continue
-        scores += [score] if score else []
-    write_volumes(args.out / "volumes.csv", volumes)
-    print(f"{len(volumes)} of {len(paths)} volumes segmented, research use only; mm3: {args.out / 'volumes.csv'}")
+            volumes, score = predict_file(path, model, args)
+            rows.append(row | volumes)
+            scores += [score] if score else []
+        except (DataError, OSError) as error:
+            reason = printable(str(error))
+            print(reason, file=sys.stderr)
+            rows.append(row | {"status": "failed", "reason": reason.removeprefix(f"{printable(path)}: ")})
+    write_volumes(args.out / "volumes.csv", rows)
+    done = sum(row["status"] == "done" for row in rows)
+    print(f"{done} of {len(rows)} volumes segmented, research use only; mm3: {args.out / 'volumes.csv'}")
     if scores:
         facts = {"protocol": "labels given by the user", "model": {k: model.card[k] for k in ("name", "version")}}
         print(table(write_scores(args.out, "metrics", scores, facts)["summary"]))
-    return 1 if failed else 0
+    return 0 if done == len(rows) else 1
 
 
-def write_volumes(path: Path, volumes: dict[str, dict[str, float]]) -> None:
-    rows = [{"name": name, **found} for name, found in volumes.items()]
-    with path.open("w", newline="") as file:
-        table = csv.DictWriter(file, rows[0] if rows else ["name"])
+def predict_file(path: Path, model: ExportedModel, args: argparse.Namespace) -> tuple[dict, dict | None]:
+    """Segments one file and writes its labels; returns its volumes and, with labels, its scores."""
+    image = read_nifti(path)
+    truth = read_nifti(args.labels / path.name) if args.labels else None
+    if truth is not None and truth.shape != image.shape:
+        raise DataError(f"{args.labels / path.name}: shape is {truth.shape}, its image has {image.shape}")
+    source = ras_volume(image)
+    seen = to_model_grid(source)
+    probabilities = model(seen.voxels)
+    labels = to_source_grid(probabilities, seen.grid, source.grid)
+    on_image = as_image(labels, image)
+    write_image(on_image, args.out / path.name)
+    if args.save_probabilities:
+        chances = chances_of(interpolated(probabilities, seen.grid, source.grid))
+        write_image(as_image(chances, image), args.out / f"{path.name.split('.nii')[0]}_probabilities.nii.gz")
+    scores = None
+    if truth is not None:
+        found, true = (np.asanyarray(one.dataobj) for one in (on_image, truth))
+        scores = score_volume(printable(path.name), found, true, Grid(image.shape, image.affine).spacing)
+    return volumes_mm3(labels, source.grid, model.card.get("volume_interval")), scores
+
+
+def chances_of(values: np.ndarray) -> np.ndarray:
+    """Interpolated probabilities [3, X, Y, Z] as [X, Y, Z, 3] within 0 to 1 and of sum 1."""
+    values = np.moveaxis(np.clip(values, 0, 1), 0, -1)
+    return values / values.sum(axis=-1, keepdims=True)
+
+
+def volumes_mm3(labels: np.ndarray, grid: Grid, interval: dict | None) -> dict[str, float]:
+    """The volumes in a row of volumes.csv, with the ends of their intervals where the model's card has calibrated ones.
+
+    As in the clinic the voxels of labels [X, Y, Z] are counted.
+    """
+    found = {s: np.count_nonzero(structure_mask(labels, s)) * grid.voxel_mm3 for s in STRUCTURES}
+    row = {f"{NAMES[s]}_mm3": volume for s, volume in found.items()}
+    for s, width in (interval or {"half_width": {}})["half_width"].items():
+        row |= {f"{NAMES[s]}_low_mm3": found[s] * (1 - width), f"{NAMES[s]}_high_mm3": found[s] * (1 + width)}
+    return {key: round(float(value), 1) for key, value in row.items()}
+
+
+def write_volumes(path: Path, rows: list[dict]) -> None:
+    """A line for each file; of one that failed the volumes are empty."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, max(rows, key=len))
         table.writeheader()
         table.writerows(rows)
 

@@ -16,19 +16,14 @@ from hashlib import sha256
 from pathlib import Path
 
 import figures
-from checkpoint import load_best
 from config import NETWORK, Config, add_options, given_settings
-from held_out_test import run_test, write_report
+from held_out_test import HELD_OUT, HeldOut, run_test, write_report
 from hippocampus_data import Case, DataError, LoadHippocampusData, Split, fold_splits, split_by_person
-from model_card import data_facts, make_card
-from model_export import ExportedModel, export_model, write_card
+from model_export import ExportedModel, data_facts, export_model, make_card, write_card
 from processes import agreed, process_group, rank, world_size
+from runs import add_folders, load_best, made, write_whole
 from unet_experiment import UNetExperiment, choose_device
 from volume_stats import summarise, table
-
-SECTION = Path(__file__).resolve().parents[1]
-CURATED = SECTION.parent / "section1" / "out"
-HELD_OUT = "by volumes of persons held out from training and from the choice of the epoch"
 
 
 def run_pipeline(config: Config, root: Path, cases: list[Case], folder: Path) -> None:
@@ -56,48 +51,49 @@ def run_pipeline(config: Config, root: Path, cases: list[Case], folder: Path) ->
 
 def cross_validate(config: Config, cases: list[Case], splits: list[Split], folder: Path, data: dict) -> dict | None:
     """A run for each fold; returns the report of all of them together, in the first process."""
-    tested, scores, labels = [], [], []
+    folds = []
     for n, split in enumerate(splits, start=1):
         print(f"fold {n} of {len(splits)}")
-        found = train_and_test(config, cases, split, made(folder / f"fold_{n}"), data)
-        tested, labels = tested + found[0], labels + found[2]
-        scores.append(found[1])
+        folds.append(train_and_test(config, cases, split, made(folder / f"fold_{n}"), data))
     if rank() > 0:
         return None
-    figures.learning_curves_of_folds(sorted(folder.glob("fold_*/history.csv")), folder / "learning_curves.png")
+    histories = sorted(folder.glob("fold_*/history.csv"))
+    figures.learning_curves_of_folds(histories, config, folder / "learning_curves.png")
     facts = {"protocol": f"{len(splits)} folds {HELD_OUT}, pooled", "config": dataclasses.asdict(config), "data": data}
-    return write_report(folder, tested, scores, labels, facts)
+    return write_report(folder, folds, facts)
 
 
 def train_and_test(
     config: Config, cases: list[Case], split: Split, folder: Path, data: dict, report: dict | None = None
-) -> tuple[list[Case], list[dict], list]:
-    """One experiment in its folder; returns its test cases, their scores and labels. `report` is that of the folds.
+) -> HeldOut:
+    """One experiment in its folder, and its test. `report` is that of the folds.
 
-    Of several processes all train, and the first alone tests: the others return neither scores nor labels.
+    Of several processes all train, and the first alone tests: what the others return is empty.
     """
     if rank() == 0:
         (folder / "split.json").write_text(json.dumps(dataclasses.asdict(split), indent=1) + "\n")
     run = UNetExperiment(config, cases, split, folder)
     run.train()
     if rank() > 0:
-        return run.test_cases, [], []
-    figures.learning_curves(run.history, folder / "learning_curves.png")
+        return HeldOut([], [], [])
+    figures.learning_curves(run.history, config, folder / "learning_curves.png")
 
     path = folder / "model.onnx"
     training = {**data, "volumes": len(split.train), "epochs": run.best_epoch() + 1, "seconds": run.seconds()}
-    export_model(load_best(folder)[1], path, make_card(config, training, report))
-    scores, labels = run_test([ExportedModel(path)], run.test_cases)
-    if scores:
+    _, segmenter = load_best(folder)
+    write_whole(segmenter.state_dict(), folder / "model.pth")
+    export_model(segmenter, path, make_card(config, training, report))
+    tested = run_test([ExportedModel(path)], run.test_cases)
+    if tested.cases:
         facts = {"protocol": f"one split {HELD_OUT}", "config": dataclasses.asdict(config), "training": training}
         if config.fine_tune:
-            before, _ = run_test([ExportedModel(Path(config.fine_tune))], run.test_cases)
-            facts["summary_before"] = summarise(before)
+            before = run_test([ExportedModel(Path(config.fine_tune))], run.test_cases)
+            facts["summary_before"] = summarise(before.scores)
             print(f"before fine-tuning\n{table(facts['summary_before'])}\nafter fine-tuning")
-        report = write_report(folder, run.test_cases, [scores], labels, facts)
+        report = write_report(folder, [tested], facts)
         write_card(path, make_card(config, training, report))
     print(f"model: {path}")
-    return run.test_cases, scores, labels
+    return tested
 
 
 def parent_facts(config: Config) -> dict:
@@ -107,11 +103,6 @@ def parent_facts(config: Config) -> dict:
     path = Path(config.fine_tune)
     card = ExportedModel(path).card
     return {"parent": {k: card[k] for k in ("name", "version")} | {"sha256": sha256(path.read_bytes()).hexdigest()}}
-
-
-def made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def settings(args: argparse.Namespace) -> Config:
@@ -129,18 +120,6 @@ def settings(args: argparse.Namespace) -> Config:
             raise ValueError(f"{args.fine_tune} has {name} {getattr(parent, name)}; it cannot be changed")
         return dataclasses.replace(parent, **{"folds": 0, **given, "fine_tune": str(args.fine_tune.resolve())})
     return Config(**given)
-
-
-def add_data_root(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data-root", type=Path, default=CURATED, help="with images/ and labels/ (section1/out)")
-
-
-def add_folders(parser: argparse.ArgumentParser) -> None:
-    """Where the data come from and where results go."""
-    add_data_root(parser)
-    parser.add_argument(
-        "--out", type=Path, default=SECTION / "out", help="where the run's folder is made (section2/out)"
-    )
 
 
 def arguments() -> argparse.ArgumentParser:

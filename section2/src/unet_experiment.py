@@ -16,12 +16,12 @@ from torch.utils.data import DataLoader, RandomSampler
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from checkpoint import load_best, write_whole
 from config import Config
 from distillation import load_teachers, taught
 from figures import case_strip
 from hippocampus_data import Case, SlicesDataset, Split
 from processes import agreed, mean_of_all, rank, world_size
+from runs import load_best, write_whole
 from volume_segmenter import VolumeSegmenter
 from volume_stats import Dice3d, write_rows
 
@@ -109,8 +109,10 @@ class UNetExperiment:
         self.optimizer = torch.optim.AdamW(
             self.segmenter.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
+        steps = config.epochs * len(self.batches)
+        warm_up = 0.1 if steps != 10 else 0.11  # torch divides by zero where warming up is exactly one step
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimizer, config.learning_rate, total_steps=config.epochs * len(self.batches), pct_start=0.1
+            self.optimizer, config.learning_rate, total_steps=steps, pct_start=warm_up
         )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.amp and self.device.type == "cuda")
         if (self.folder / "last.pt").exists():

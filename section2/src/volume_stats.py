@@ -92,6 +92,26 @@ def score_volume(name: str, found: np.ndarray, true: np.ndarray, spacing: tuple[
     return {"name": name, **{s: score_structure(*pair, spacing) for s, pair in masks.items()}}
 
 
+def dice_by_slice(found: np.ndarray, true: np.ndarray) -> dict[str, list[float | None]]:
+    """{structure: Dice of each coronal slice, from the back on}, of labels [X, Y, Z]; None where both are empty."""
+    result = {}
+    for structure in STRUCTURES:
+        a, b = (structure_mask(labels, structure) for labels in (found, true))
+        shared, in_a, in_b = (np.count_nonzero(mask, axis=(0, 2)).tolist() for mask in (a & b, a, b))
+        slices = zip(shared, in_a, in_b, strict=True)
+        result[structure] = [2 * both / (one + other) if one + other else None for both, one, other in slices]
+    return result
+
+
+def best_and_worst_slice(dice: list[float | None]) -> dict | None:
+    """{"best", "worst"}: index and Dice of a case's slice, the first of equals; None if all slices are empty."""
+    known = {index: value for index, value in enumerate(dice) if value is not None}
+    if not known:
+        return None
+    best, worst = max(known, key=known.get), min(known, key=known.get)
+    return {name: {"slice": n, "dice": known[n]} for name, n in (("best", best), ("worst", worst))}
+
+
 def summarise(scores: list[dict]) -> dict:
     """{structure: {measure: {mean, sd, min, max, n}}} over volumes; n counts those where it is defined."""
 
@@ -143,11 +163,26 @@ def write_rows(rows: list[dict], path: Path) -> None:
 
 def table(summary: dict) -> str:
     """The summary's main figures as lines for a terminal: mean ± standard deviation over volumes."""
-    lines = [f"{'mean ± SD':10}{'Dice':>14}{'HD95 mm':>14}{'ASD mm':>14}{'|volume error| %':>20}{'bias %':>16}"]
-    measures = ["dice", "hd95_mm", "asd_mm", "absolute_volume_error_percent", "volume_error_percent"]
+    measures = {
+        "dice": "Dice",
+        "hd95_mm": "HD95 mm",
+        "asd_mm": "ASD mm",
+        "absolute_volume_error_percent": "|volume error| %",
+        "volume_error_percent": "bias %",
+    }
+    lines = [("mean ± SD", *measures.values())]
     for structure, found in summary.items():
         cells = [found[m] for m in measures]
         texts = [f"{c['mean']:.3f} ± {c.get('sd', 0):.3f}" if c["n"] else "undefined" for c in cells]
-        widths = (14, 14, 14, 20, 16)
-        lines.append(f"{structure:10}" + "".join(f"{t:>{w}}" for t, w in zip(texts, widths, strict=True)))
+        lines.append((structure, *texts))
+    return aligned(lines)
+
+
+def aligned(rows: list[tuple[str, ...]]) -> str:
+    """Rows of cells as lines for a terminal: the first column flush left, the others flush right, two spaces apart."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for first, *others in rows:
+        cells = [f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True)]
+        lines.append("  ".join([f"{first:{widths[0]}}", *cells]))
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""A small training set of phantoms, and one tiny run on it that several tests look at."""
+"""A small training set of phantoms, and tiny runs on it that several tests look at."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from phantom import make_training_set
+from run_ml_pipeline import main as train
 
 
 @pytest.fixture(scope="session")
@@ -24,12 +25,26 @@ def phantom_set(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_run(tiny, phantom_set, tmp_path_factory) -> Path:
     """The folder of a finished run: 10 phantoms, 2 epochs."""
-    from run_ml_pipeline import main
-
     out = tmp_path_factory.mktemp("runs")
-    assert main(["--data-root", str(phantom_set), "--out", str(out), "--validation-share", "0.2", *tiny]) == 0
+    assert train(["--data-root", str(phantom_set), "--out", str(out), "--validation-share", "0.2", *tiny]) == 0
     (run,) = out.iterdir()
     return run
+
+
+@pytest.fixture(scope="session")
+def folds(tiny, phantom_set, tmp_path_factory):
+    """A finished cross-validation on phantoms."""
+    out = tmp_path_factory.mktemp("folds")
+    options = ["--data-root", str(phantom_set), "--out", str(out), "--folds", "2", "--validation-share", "0"]
+    assert train([*options, *tiny, "--epochs", "6", "--background", "1"]) == 0
+    (run,) = out.iterdir()
+    return run
+
+
+@pytest.fixture(scope="session")
+def hang_limit() -> float:
+    """Seconds that end a wait for a process which hangs; no machine is as slow as that."""
+    return 600
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,8 @@ import math
 import numpy as np
 import pytest
 
-from compare_runs import compare, interval, main, read_scores
+from compare_runs import main
+from paired_differences import compare, interval, read_scores
 from volume_stats import STRUCTURES, score_structure
 
 RNG = np.random.default_rng(0)

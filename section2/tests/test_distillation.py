@@ -7,11 +7,11 @@ import shutil
 import pytest
 import torch
 
-from checkpoint import load_best
 from config import Config
 from distillation import load_teachers, taught
 from hippocampus_data import DataError, Split
 from run_ml_pipeline import main
+from runs import load_best
 from volume_segmenter import VolumeSegmenter, normalise
 
 NETWORK_3D = {"dims": 3, "filters": 2, "depth": 2}

@@ -1,60 +1,29 @@
 import csv
+from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 import figures
-from disagreement import account, best_and_worst, best_shift, border_position
-from hippocampus_data import Case
-from phantom import make_phantom
-from volume_stats import score_volume
+from config import Config
+
+RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 
 
-@pytest.fixture(scope="module")
-def case() -> Case:
-    phantom = make_phantom(seed=3)
-    return Case("hippocampus_003.nii.gz", phantom.image, phantom.labels)
+@pytest.mark.parametrize(
+    ("recipe", "title"),
+    [
+        ("classic", "training (not augmented; CE)"),
+        ("slices", "training (augmented; CE + Dice)"),
+        ("volumes", "training (augmented; CE + Dice)"),
+    ],
+)
+def test_the_training_curve_is_named_after_what_was_trained(recipe, title):
+    assert figures.training_title(Config.load(RECIPES / f"{recipe}.json")) == title
 
 
-def test_the_border_is_where_the_structures_meet():
-    labels = np.zeros((4, 20, 4), np.uint8)
-    labels[1:3, 3:10, 1:3], labels[1:3, 10:16, 1:3] = 2, 1
-    assert border_position(labels) == 9
-    labels[1, 10:12, 1:3] = 2  # half of the faces two further in front
-    assert border_position(labels) == 10
-    assert np.isnan(border_position(np.zeros_like(labels)))
-
-
-@pytest.mark.parametrize("move", [(0, 0, 0), (1, -1, 1), (0, 2, -1)])
-def test_a_moved_label_is_found_out(case, move):
-    padded = np.pad(case.labels, 3)
-    moved = np.roll(padded, move, axis=(0, 1, 2))
-    assert best_shift(moved, padded) == (move, 1.0)
-
-
-def test_a_label_at_the_edge_is_not_rolled_over_it():
-    found, true = np.zeros((2, 8, 8, 8), np.uint8)
-    found[0], true[-1] = 1, 1
-    assert best_shift(found, true) == ((0, 0, 0), 0.0)
-
-
-def test_an_account_tells_what_is_wrong(case):
-    padded = np.pad(case.labels, 3)
-    found = np.roll(padded, (0, 2, 0), axis=(0, 1, 2))
-    told = account(score_volume(case.name, found, padded), found, padded)
-    assert "label moved by y +2 mm: whole Dice 1.000" in told
-    assert "border: +2.0 mm from the label's" in told and "+0.0 % of the label's" in told
-
-
-def test_pictures_of_cases_are_drawn_even_where_nothing_was_found(case, tmp_path):
-    nothing = np.zeros_like(case.labels)
-    scores = [score_volume(case.name, found, case.labels) for found in (case.labels, nothing)]
-    best_and_worst([case, case], scores, [case.labels, nothing], tmp_path / "cases.png")
-    with Image.open(tmp_path / "cases.png") as picture:
-        assert picture.width > 1000
-        colours = {tuple(c) for c in np.asarray(picture.convert("RGB")).reshape(-1, 3)[::3].tolist()}
-    assert (232, 63, 155) in colours  # the outline of the model
+def test_a_loss_with_teachers_and_another_weight_says_so():
+    config = Config(dims=3, dice_weight=0.5, teachers=["run"])
+    assert figures.training_title(config) == "training (augmented; CE + 0.5 Dice + CE to teachers)"
 
 
 def test_learning_curves_of_folds_are_read_from_their_histories(tmp_path):
@@ -75,6 +44,6 @@ def test_learning_curves_of_folds_are_read_from_their_histories(tmp_path):
             table = csv.DictWriter(file, history[0])
             table.writeheader()
             table.writerows(history)
-    figures.learning_curves_of_folds(sorted(tmp_path.glob("fold_*/history.csv")), tmp_path / "folds.png")
-    figures.learning_curves([{"epoch": 0, "train_loss": 1.0}], tmp_path / "all.png")  # nothing was validated
+    figures.learning_curves_of_folds(sorted(tmp_path.glob("fold_*/history.csv")), Config(), tmp_path / "folds.png")
+    figures.learning_curves([{"epoch": 0, "train_loss": 1.0}], Config(), tmp_path / "all.png")  # nothing was validated
     assert (tmp_path / "folds.png").stat().st_size > (tmp_path / "all.png").stat().st_size > 0

@@ -1,11 +1,11 @@
 import csv
 import json
+import math
 
 import numpy as np
 import pytest
 
-from agreement import main as agreement
-from held_out_test import by_fold, fold_table, write_report
+from held_out_test import HeldOut, by_fold, calibrate, fold_table, half_width, write_report
 from hippocampus_data import Case
 from phantom import make_phantom
 from volume_stats import STRUCTURES, score_volume
@@ -16,7 +16,8 @@ def test_the_report_of_folds_says_which_volume_was_in_which(tmp_path, capsys):
     cases = [Case(f"hippocampus_{n}.nii.gz", p.image, p.labels) for n, p in enumerate(phantoms, start=1)]
     labels = [np.roll(case.labels, n, axis=1) for n, case in enumerate(cases)]
     scores = [score_volume(case.name, found, case.labels) for case, found in zip(cases, labels, strict=True)]
-    report = write_report(tmp_path, cases, [scores[:2], scores[2:]], labels, {"protocol": "2 folds"})
+    folds = [HeldOut(cases[part], scores[part], labels[part]) for part in (slice(2), slice(2, None))]
+    report = write_report(tmp_path, folds, {"protocol": "2 folds"})
 
     rows = list(csv.DictReader((tmp_path / "results.csv").open()))
     assert [(row["name"], row["fold"]) for row in rows] == [
@@ -45,16 +46,24 @@ def test_persons_and_not_volumes_make_the_standard_error():
     assert "0.8500 ± 0.0500" in fold_table(rows)
 
 
-def test_a_run_agrees_with_itself(tiny_run, phantom_set, tmp_path, capsys):
-    options = ["--data-root", str(phantom_set), "--names", "one", "other", "--figure", str(tmp_path / "agreement.png")]
-    assert agreement([str(tiny_run), str(tiny_run), *options]) == 0
-    told = capsys.readouterr().out
-    assert told.startswith("2 volumes of 1 persons")
-    (mutual,) = [line for line in told.splitlines() if line.startswith("| one and other")]
-    assert mutual.count("1.0000") == 3
-    assert (tmp_path / "agreement.png").exists()
+def of_errors(errors: np.ndarray) -> list[dict]:
+    one = [{"true_volume_mm3": 3000 * (1 + e), "volume_mm3": 3000} for e in errors]
+    return [{"anterior": s, "posterior": s, "whole": s} for s in one]
 
 
-def test_agreement_needs_runs(tmp_path, phantom_set, capsys):
-    assert agreement([str(tmp_path), str(tmp_path), "--data-root", str(phantom_set)]) == 1
-    assert "config.json" in capsys.readouterr().err
+def test_nine_of_ten_new_volumes_lie_inside():
+    rng = np.random.default_rng(0)
+    interval = calibrate([of_errors(rng.normal(0, 0.05, 40)) for _ in range(5)])
+    width = interval["half_width"]["whole"]
+    assert np.mean(np.abs(rng.normal(0, 0.05, 10_000)) <= width) == pytest.approx(0.9, abs=0.05)
+    assert interval["coverage"]["whole"] == pytest.approx(0.9, abs=0.03)
+
+
+def test_known_ranks():
+    assert half_width([[n / 100 for n in range(1, 20)]]) == 0.18  # the 18th of 19
+    assert half_width([[0.1] * 4, [0.1] * 4]) == math.inf  # eight cannot tell of nine in ten
+
+
+def test_one_split_has_no_coverage_and_too_few_volumes_no_interval():
+    assert "coverage" not in calibrate([of_errors(np.full(20, 0.02))])
+    assert calibrate([of_errors(np.full(3, 0.02))])["half_width"] == {}

@@ -5,10 +5,8 @@ import onnx
 import pytest
 import torch
 
-import model_export
 from config import Config
-from model_card import LABELS
-from model_export import CHECKED_SIZES, ExportedModel, ExportError, export_model, write_card
+from model_export import CHECKED_SIZES, LABELS, ExportedModel, ExportError, export_model, write_card
 from volume_segmenter import VolumeSegmenter
 
 CARD = {"name": "tiny", "version": "0.0.1", "labels": LABELS}
@@ -57,10 +55,9 @@ def test_a_new_card_changes_nothing_else(exported, tmp_path):
     assert np.array_equal(ExportedModel(path)(volume), ExportedModel(exported[1])(volume))
 
 
-def test_a_difference_from_torch_leaves_no_file(exported, tmp_path, monkeypatch):
-    monkeypatch.setattr(model_export, "TOLERANCE", -1)
+def test_a_difference_from_torch_leaves_no_file(exported, tmp_path):
     with pytest.raises(ExportError, match="differs from torch by"):
-        export_model(exported[0], tmp_path / "model.onnx", CARD)
+        export_model(exported[0], tmp_path / "model.onnx", CARD, tolerance=-1)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -69,4 +66,14 @@ def test_what_is_no_model_is_said_to_be_none(tmp_path, content):
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"model\.onnx is no model exported by this project"):
+        ExportedModel(path)
+
+
+def test_another_model_with_a_card_is_none_of_ours(tmp_path):
+    path = tmp_path / "model.onnx"
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [2]) for name in ("x", "y")]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "other", ends[:1], ends[1:])
+    onnx.save(onnx.helper.make_model(graph, ir_version=8, opset_imports=[onnx.helper.make_opsetid("", 17)]), path)
+    write_card(path, CARD)
+    with pytest.raises(ValueError, match=r"no model exported by this project \(its ends"):
         ExportedModel(path)

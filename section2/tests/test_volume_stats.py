@@ -8,6 +8,9 @@ import pytest
 from volume_stats import (
     Dice3d,
     Jaccard3d,
+    aligned,
+    best_and_worst_slice,
+    dice_by_slice,
     score_structure,
     score_volume,
     standard_error,
@@ -97,6 +100,37 @@ def test_structures_and_the_whole_are_told_apart(tmp_path):
     rows = list(csv.DictReader((tmp_path / "results.csv").open()))
     assert [row["name"] for row in rows] == ["a.nii.gz", "b.nii.gz"]
     assert float(rows[0]["posterior_volume_error_percent"]) == pytest.approx(20)
+
+
+def test_the_best_and_the_worst_slice_of_a_known_case():
+    """The label lies in slices 5 to 24; the model is right up to 15, half as wide in 16 to 23, blind in 24."""
+    true = labelled(slice(15, 25), slice(5, 15))
+    found = true.copy()
+    found[10:15, 16:24], found[:, 24] = 0, 0
+    dice = dice_by_slice(found, true)
+    assert dice["whole"][:5] == [None] * 5 and dice["whole"][25:] == [None] * 5
+    assert dice["whole"][5:16] == [1] * 11 and dice["whole"][24] == 0
+    assert dice["whole"][16:24] == [pytest.approx(2 * 50 / 150)] * 8
+    assert best_and_worst_slice(dice["whole"]) == {"best": {"slice": 5, "dice": 1}, "worst": {"slice": 24, "dice": 0}}
+    assert best_and_worst_slice(dice["anterior"])["best"] == {"slice": 15, "dice": 1}
+    assert best_and_worst_slice(dice["posterior"]) == {
+        "best": {"slice": 5, "dice": 1},
+        "worst": {"slice": 5, "dice": 1},
+    }
+
+
+def test_a_case_without_any_structure_has_no_best_slice():
+    nothing = np.zeros((4, 5, 6), np.uint8)
+    dice = dice_by_slice(nothing, nothing)
+    assert dice["whole"] == [None] * 5
+    assert best_and_worst_slice(dice["whole"]) is None
+
+
+def test_columns_of_a_table_never_touch():
+    rows = [("name", "value"), ("a", "-1739.579 ± 173.579"), ("longer than that", "1")]
+    lines = aligned(rows).splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert lines[1] == "a                 -1739.579 ± 173.579" and lines[2].endswith(" 1")
 
 
 def test_what_is_undefined_is_not_averaged():

@@ -3,12 +3,13 @@
     python studies.py [--study NAME ...] [--workers 2]
 
 Each variant trains a small network of slices (BASE) for the first of five folds and is compared, as compare_runs.py
-does, with BASE itself on the persons held out. Small and short, so that all of them take an hour on a core: what
+does, with BASE itself on the persons held out. Small and short, so that all of them take half an hour on a core: what
 matters little here may matter more, or less, in longer training. One variant is BASE from another random start: what
 changes no more than that may be chance. A study that was stopped goes on where it was.
 """
 
 import argparse
+import csv
 import dataclasses
 import json
 import multiprocessing
@@ -22,12 +23,12 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-import augmentation
-import figures
-from compare_runs import MEASURES, Difference, common_volumes, compare, read_scores
+sys.path.append(str(Path(__file__).resolve().parents[1] / "src"))
+
 from config import Config
-from hippocampus_data import Case, DataError, LoadHippocampusData, Split, fold_splits
-from run_ml_pipeline import SECTION, add_data_root, made
+from hippocampus_data import Case, DataError, LoadHippocampusData, Split, add_data_root, fold_splits
+from paired_differences import Difference, common_volumes, compare, forest, read_scores
+from runs import SECTION, made
 from unet_experiment import UNetExperiment
 from volume_stats import score_volume, write_scores
 
@@ -36,29 +37,26 @@ BASE = {"filters": 8, "epochs": 4, "batch_size": 16, "validation_share": 0.0, "f
 
 @dataclass(frozen=True)
 class Variant:
-    """What differs from BASE: settings, limits of augmentation.py, the labels, or the volumes to learn from."""
+    """What differs from BASE: settings, the labels, or the volumes to learn from."""
 
     settings: dict = field(default_factory=dict)
-    limits: dict = field(default_factory=dict)
     one_class: bool = False  # both structures under label 1
-    left_out: tuple[str, ...] = ()  # numbers of volumes
+    left_out: str = ""  # volumes with this flag in section 1's curation.csv
 
 
 def without(*limits: str) -> Variant:
-    return Variant(limits=dict.fromkeys(limits, 0.0))
+    return Variant(dict.fromkeys(limits, 0.0))
 
 
-# Labels that fit their image better when moved by a voxel (disagreement.py says which of a run's worst do).
-SHIFTED = ("041", "042", "228", "245", "305", "329", "330")
 BASES = {"base": Variant(), "another start": Variant({"draw": 1})}
 STUDIES = {
     "augmentation": {
         "none": Variant({"augment": False}),
-        "no rotation": without("ROTATION"),
-        "no scaling, shift": without("SCALE", "SHIFT"),
-        "no elastic": without("ELASTIC"),
-        "no gamma, contrast": without("GAMMA", "CONTRAST", "BRIGHTNESS"),
-        "all interpolated": without("UNRESAMPLED"),
+        "no rotation": without("rotation"),
+        "no scaling, shift": without("scale", "shift"),
+        "no elastic": without("elastic"),
+        "no gamma, contrast": without("gamma", "contrast", "brightness"),
+        "all interpolated": without("unresampled"),
     },
     "slices": {
         "sagittal": Variant({"plane": "sagittal"}),
@@ -72,7 +70,7 @@ STUDIES = {
     },
     "labels": {
         "one class": Variant(one_class=True),
-        "shifted labels left out": Variant(left_out=SHIFTED),
+        "shifted labels left out": Variant(left_out="label_shifted"),
     },
 }
 VARIANTS = BASES | {name: variant for study in STUDIES.values() for name, variant in study.items()}
@@ -83,22 +81,29 @@ def merged(case: Case) -> Case:
     return dataclasses.replace(case, labels=(case.labels > 0).astype(case.labels.dtype))
 
 
-def fewer(split: Split, variant: Variant) -> Split:
-    """The same test, and what the variant leaves to train on."""
-    numbers = tuple(f"_{number}.nii.gz" for number in variant.left_out)
-    return dataclasses.replace(split, train=[name for name in split.train if not name.endswith(numbers)])
+def flagged(root: Path, flag: str) -> set[str]:
+    """The volumes that section 1 has given this flag. Raises DataError where its table is missing."""
+    table = root / "curation.csv"
+    if not table.is_file():
+        raise DataError(f"{table} does not exist; expected the table of section1/curation.py, which flags volumes")
+    with table.open(newline="") as file:
+        return {row["name"] for row in csv.DictReader(file) if flag in row["flags"].split()}
 
 
-def run_variant(variant: Variant, root: Path, folder: Path, threads: int) -> None:
+def fewer(split: Split, left_out: set[str]) -> Split:
+    """The same test, and the others to train on."""
+    return dataclasses.replace(split, train=[name for name in split.train if name not in left_out])
+
+
+def run_variant(variant: Variant, base: dict, root: Path, folder: Path, threads: int) -> None:
     """Trains and tests one variant, in a process of its own; writes results.csv and results.json."""
     torch.set_num_threads(threads)
-    for limit, value in variant.limits.items():
-        setattr(augmentation, limit, value)
     cases = LoadHippocampusData(root, max_workers=0)
     learned = [merged(case) for case in cases] if variant.one_class else cases
-    config = Config(**(BASE | variant.settings))
+    config = Config(**(base | variant.settings))
     splits = fold_splits([case.name for case in cases], config.folds, config.validation_share, config.seed)
-    split = fewer(splits[config.only_fold - 1], variant)
+    left_out = flagged(root, variant.left_out) if variant.left_out else set()
+    split = fewer(splits[config.only_fold - 1], left_out)
     run = UNetExperiment(config, learned, split, made(folder))
     run.train()
     tested = [case for case in cases if case.name in split.test]
@@ -112,13 +117,13 @@ def run_variant(variant: Variant, root: Path, folder: Path, threads: int) -> Non
     write_scores(folder, "results", scores, {"variant": dataclasses.asdict(variant), "cost": cost})
 
 
-def run_all(names: list[str], root: Path, out: Path, workers: int) -> None:
+def run_all(names: list[str], base: dict, root: Path, out: Path, workers: int) -> None:
     """Those without results yet, `workers` at a time, each in a fresh process so that its memory can be told."""
     missing = [name for name in names if not (folder_of(out, name) / "results.json").exists()]
     threads = max(1, (os.cpu_count() or 1) // workers)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, max_tasks_per_child=1) as pool:
-        runs = [pool.submit(run_variant, VARIANTS[n], root, folder_of(out, n), threads) for n in missing]
+        runs = [pool.submit(run_variant, VARIANTS[n], base, root, folder_of(out, n), threads) for n in missing]
         for run in tqdm(as_completed(runs), "variants", len(runs), disable=None):
             run.result()
 
@@ -158,8 +163,7 @@ def report(study: str, out: Path) -> str:
     """The study's table; draws its figure."""
     names = ["another start", *STUDIES[study]]
     found = compare_study(names, out)
-    titles = {measure: (sign, title) for measure, (sign, _, title) in MEASURES.items()}
-    figures.forest(found, titles, f"{study}: difference from base, {found[0].volumes} volumes", out / f"{study}.png")
+    forest(found, f"{study}: difference from base, {found[0].volumes} volumes", out / f"{study}.png")
     return f"{study}\n\n{table(names, found, out)}\n"
 
 
@@ -172,11 +176,12 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, base: dict = BASE) -> int:
+    """`base`: another small recipe, for tests."""
     args = arguments().parse_args(argv)
     names = [*BASES, *(name for study in args.study for name in STUDIES[study])]
     try:
-        run_all(names, args.data_root, args.out, args.workers)
+        run_all(names, base, args.data_root, args.out, args.workers)
         print("\n".join(report(study, args.out) for study in args.study))
     except (DataError, ValueError, OSError) as error:
         print(error, file=sys.stderr)

@@ -1,25 +1,20 @@
 import csv
 import hashlib
 import json
-import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-import combine_runs
 from config import Config
 from hippocampus_data import person_of
 from model_export import ExportedModel
+from phantom import make_phantom
 from run_ml_pipeline import main
+from volume_segmenter import VolumeSegmenter
 
-TINY_3D = ["--filters", "2", "--depth", "2", "--epochs", "1", "--batch-size", "4", "--validation-share", "0.2"]
-PROGRAM = Path(__file__).resolve().parents[1] / "src" / "run_ml_pipeline.py"
+RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 
 
 def read(path: Path) -> dict:
@@ -34,8 +29,10 @@ def test_a_run_leaves_all_that_is_promised(tiny_run):
         "last.pt",
         "best.pt",
         "model.onnx",
+        "model.pth",
         "results.json",
         "results.csv",
+        "results_by_slice.csv",
     }
     expected |= {"learning_curves.png", "bland_altman.png", "dice_by_volume.png", "best_and_worst.png", "tensorboard"}
     assert {p.name for p in tiny_run.iterdir()} == expected
@@ -49,6 +46,27 @@ def test_results_are_of_persons_that_were_not_trained_on(tiny_run):
     assert not {person_of(n) for n in tested} & {person_of(n) for n in split["train"] + split["validation"]}
 
 
+def test_the_weights_alone_give_what_the_exported_model_gives(tiny_run):
+    """As section2/README.md tells to load them."""
+    segmenter = VolumeSegmenter(Config.load(tiny_run / "config.json")).eval()
+    segmenter.load_state_dict(torch.load(tiny_run / "model.pth", weights_only=True))
+    volume = make_phantom(seed=7).image
+    with torch.no_grad():
+        found = segmenter(torch.from_numpy(volume).float()).numpy()
+    np.testing.assert_allclose(found, ExportedModel(tiny_run / "model.onnx")(volume), atol=1e-5)
+
+
+def test_the_report_names_the_best_and_the_worst_slice_of_each_case(tiny_run):
+    slices = read(tiny_run / "results.json")["slices"]
+    assert slices["axis"].startswith("coronal")
+    assert list(slices["cases"]) == read(tiny_run / "split.json")["test"]
+    rows = list(csv.DictReader((tiny_run / "results_by_slice.csv").open()))
+    for name, case in slices["cases"].items():
+        by_slice = {int(row["slice"]): float(row["whole"]) for row in rows if row["name"] == name and row["whole"]}
+        for key, extreme in (("best", max), ("worst", min)):
+            assert case["whole"][key]["dice"] == extreme(by_slice.values()) == by_slice[case["whole"][key]["slice"]]
+
+
 def test_the_card_carries_what_was_measured(tiny_run):
     card, results = ExportedModel(tiny_run / "model.onnx").card, read(tiny_run / "results.json")
     for structure in ("anterior", "posterior", "whole"):
@@ -56,19 +74,6 @@ def test_the_card_carries_what_was_measured(tiny_run):
     assert card["accuracy"]["protocol"] == results["protocol"]
     assert card["training"]["volumes"] == len(read(tiny_run / "split.json")["train"])
     assert "Research use only" in card["intended_use"]
-
-
-def test_tensorboard_has_scalars_and_the_same_pictures_at_each_epoch(tiny_run):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(tiny_run / "tensorboard"))
-    events.Reload()
-    assert {"train/loss", "validation/loss", "learning/rate", "dice/anterior", "dice/posterior"} <= set(
-        events.Tags()["scalars"]
-    )
-    pictures = events.Tags()["images"]
-    assert len(pictures) == 2
-    assert all([image.step for image in events.Images(tag)] == [0, 1] for tag in pictures)
 
 
 def test_training_on_phantoms_learns_their_structures(phantom_set, tmp_path):
@@ -111,78 +116,7 @@ def test_fine_tuning_cannot_change_the_network(tiny_run, phantom_set, tmp_path, 
     assert not (tmp_path / "out").exists()
 
 
-def test_runs_are_averaged_and_tested_on_what_none_was_trained_on(tiny_run, phantom_set, tmp_path):
-    data = ["--data-root", str(phantom_set)]
-    assert main([*data, "--out", str(tmp_path / "runs"), "--dims", "3", *TINY_3D]) == 0
-    (other,) = (tmp_path / "runs").iterdir()
-    assert combine_runs.main([*data, str(tiny_run), str(other), "--out", str(tmp_path / "mean")]) == 0
-    (folder,) = (tmp_path / "mean").iterdir()
-    volume = np.random.default_rng(0).random((34, 50, 37)) * 100
-    mean = (ExportedModel(tiny_run / "model.onnx")(volume) + ExportedModel(other / "model.onnx")(volume)) / 2
-    averaged = ExportedModel(folder / "model.onnx")
-    np.testing.assert_allclose(averaged(volume), mean, atol=1e-5)
-    assert averaged.card["accuracy"]["volumes"] == 2
-    assert read(folder / "results.json")["protocol"].endswith("2 networks averaged")
-
-
-def test_runs_with_different_tests_are_not_averaged(tiny_run, tmp_path, phantom_set, capsys):
-    other = tmp_path / "other"
-    shutil.copytree(tiny_run, other)
-    split = read(other / "split.json")
-    split["test"], split["train"] = split["train"][:2], split["test"] + split["train"][2:]
-    (other / "split.json").write_text(json.dumps(split))
-    assert combine_runs.main(["--data-root", str(phantom_set), str(tiny_run), str(other), "--out", str(tmp_path)]) == 1
-    assert "were tested on different volumes" in capsys.readouterr().err
-
-
-def start(*options: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, PROGRAM, *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A shell that runs the tests in the background has switched Ctrl-C off for all that it starts.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-
-
-def wait_for_epochs(out: Path, process: subprocess.Popen, epochs: int) -> Path:
-    """The run's folder, as soon as so many epochs are in its history."""
-    for _ in range(1200):
-        history = list(out.glob("*/history.csv"))
-        if history and len(history[0].read_text().splitlines()) > epochs:
-            return history[0].parent
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.05)
-    raise AssertionError("no epoch within a minute")
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(tiny, phantom_set, tmp_path_factory) -> dict:
-    out = tmp_path_factory.mktemp("uninterrupted")
-    assert main(["--data-root", str(phantom_set), "--out", str(out), *tiny, "--epochs", "4"]) == 0
-    return torch.load(next(out.glob("*/last.pt")))
-
-
-@pytest.mark.parametrize(("how", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
-def test_a_run_that_was_stopped_goes_on_to_the_same_result(tiny, phantom_set, tmp_path, uninterrupted, how, code):
-    process = start("--data-root", phantom_set, "--out", tmp_path, *tiny, "--epochs", "4")
-    run = wait_for_epochs(tmp_path, process, 2)
-    process.send_signal(how)
-    _, told = process.communicate(timeout=60)
-    assert process.returncode == code
-    assert not (run / "model.onnx").exists(), "it finished before it could be stopped"
-    if how == signal.SIGINT:
-        assert told.strip().endswith(f"--resume {run} goes on") and "Traceback" not in told
-
-    assert main(["--data-root", str(phantom_set), "--resume", str(run)]) == 0
-    resumed = torch.load(run / "last.pt")
-    for a, b in zip(resumed["averaged"].values(), uninterrupted["averaged"].values(), strict=True):
-        assert torch.equal(a, b)
-    assert (run / "model.onnx").exists()
-
-
-@pytest.mark.parametrize("recipe", sorted(PROGRAM.parents[1].glob("recipes/*.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.json")), ids=lambda path: path.stem)
 def test_recipes_are_settings(recipe):
     Config.load(recipe)
 

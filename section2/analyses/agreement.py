@@ -12,12 +12,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 
-import figures
-from combine_runs import tested_parts
+sys.path.append(str(Path(__file__).resolve().parents[1] / "src"))
+
+from figures import COLOURS, save
 from held_out_test import run_test
-from hippocampus_data import Case, DataError, LoadHippocampusData, person_of
-from run_ml_pipeline import add_data_root
+from hippocampus_data import Case, DataError, LoadHippocampusData, add_data_root, person_of
+from runs import tested_parts
 from volume_stats import STRUCTURES, score_volume, standard_error
 
 
@@ -25,9 +27,9 @@ def agreements(runs: list[Path], cases: list[Case]) -> list[list[dict]]:
     """Scores of the first run against the labels, of the second, and of the first against the second, by volume."""
     of_first, of_second, of_both = [], [], []
     for held_out, models in tested_parts(runs, cases):
-        (first, labels), (second, other_labels) = (run_test([model], held_out) for model in models)
-        of_first, of_second = of_first + first, of_second + second
-        pairs = zip(held_out, labels, other_labels, strict=True)
+        first, second = (run_test([model], held_out) for model in models)
+        of_first, of_second = of_first + first.scores, of_second + second.scores
+        pairs = zip(held_out, first.labels, second.labels, strict=True)
         of_both += [score_volume(case.name, one, other) for case, one, other in pairs]
     return [of_first, of_second, of_both]
 
@@ -49,6 +51,26 @@ def table(names: list[str], found: list[list[dict]]) -> str:
     return "\n".join(lines)
 
 
+def draw(first: list[dict], second: list[dict], both: list[dict], path: Path) -> None:
+    """Dice between two models against their mean Dice with the label, a point a volume, a panel a structure."""
+    figure = Figure(figsize=(13, 4.8))
+    panels = figure.subplots(1, 3, sharex=True, sharey=True)
+    for panel, structure in zip(panels, STRUCTURES, strict=True):
+        one, other, mutual = (np.array([s[structure]["dice"] for s in scores]) for scores in (first, second, both))
+        label = (one + other) / 2
+        panel.scatter(label, mutual, s=14, color=COLOURS.get(structure, "0.3"), alpha=0.8)
+        panel.axline((0.9, 0.9), slope=1, color="0.2", linewidth=1)
+        panel.set_title(
+            f"{structure}: with label {label.mean():.3f}, with each other {mutual.mean():.3f}\n"
+            f"closer to each other (above the line): {(mutual > label).sum()} of {len(label)} volumes",
+            fontsize=9,
+        )
+        panel.set_xlabel("Dice of model and label (mean of both models)")
+    panels[0].set_ylabel("Dice between the models")
+    figure.tight_layout()
+    save(figure, path)
+
+
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path, nargs=2, metavar="RUN", help="folder of a finished run, same data and folds")
@@ -66,7 +88,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{len(found[0])} volumes of {len({person_of(score['name']) for score in found[0]})} persons\n")
         print(table([f"{first} and label", f"{second} and label", f"{first} and {second}"], found))
         if args.figure:
-            figures.agreement(*found, args.figure)
+            draw(*found, args.figure)
     except (DataError, ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 1

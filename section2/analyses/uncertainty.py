@@ -4,7 +4,7 @@
 
 Finished cross-validations on the same folds. Each sign is computed for every volume by the models that did not see its
 person; `OTHER` is only asked where it disagrees. A sign that went with the error could make the interval of
-volume_interval.py wide for some volumes and narrow for others; without one, a constant share is the honest width.
+held_out_test.py wide for some volumes and narrow for others; without one, a constant share is the honest width.
 """
 
 import argparse
@@ -12,13 +12,15 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 from tqdm import tqdm
 
-import figures
-from combine_runs import tested_parts
-from hippocampus_data import DataError, LoadHippocampusData
-from run_ml_pipeline import add_data_root
+sys.path.append(str(Path(__file__).resolve().parents[1] / "src"))
+
+from figures import save
+from hippocampus_data import DataError, LoadHippocampusData, add_data_root
+from runs import tested_parts
 from volume_stats import STRUCTURES, Dice3d, structure_mask
 
 SIGNS = (
@@ -66,6 +68,18 @@ def table(found: dict[str, tuple[np.ndarray, np.ndarray]]) -> str:
     return "\n".join(lines)
 
 
+def draw(doubts: np.ndarray, errors: np.ndarray, path: Path) -> None:
+    """A panel for each of SIGNS, a point for each volume: doubts [volume, sign], errors [volume] in %."""
+    figure = Figure(figsize=(15, 3.6))
+    panels = figure.subplots(1, len(SIGNS), sharey=True)
+    for panel, sign, doubt in zip(panels, SIGNS, doubts.T, strict=True):
+        panel.scatter(doubt, errors, s=12, color="0.3", alpha=0.7)
+        panel.set_xlabel(sign, fontsize=9)
+    panels[0].set_ylabel("|volume error| of the whole, %")
+    figure.tight_layout()
+    save(figure, path)
+
+
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path, nargs=2, metavar="RUN", help="finished runs on the same data and folds")
@@ -80,7 +94,7 @@ def main(argv: list[str] | None = None) -> int:
         found = doubts_and_errors(args.runs, args.data_root)
         print(f"{len(found['whole'][1])} volumes\n\n{table(found)}")
         if args.figure:
-            figures.doubt_and_error(SIGNS, *found["whole"], args.figure)
+            draw(*found["whole"], args.figure)
     except (DataError, ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 1

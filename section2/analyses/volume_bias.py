@@ -11,13 +11,15 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 from tqdm import tqdm
 
-import figures
-from combine_runs import tested_parts
+sys.path.append(str(Path(__file__).resolve().parents[1] / "src"))
+
 from config import Config
-from hippocampus_data import DataError, LoadHippocampusData
-from run_ml_pipeline import add_data_root
+from figures import COLOURS, save
+from hippocampus_data import DataError, LoadHippocampusData, add_data_root
+from runs import tested_parts
 from volume_stats import STRUCTURES, Dice3d, structure_mask
 
 FACTORS = (1.0, 1.1, 1.2, 1.25, 1.3, 1.4, 1.5)
@@ -65,6 +67,23 @@ def row(name: str, values: np.ndarray) -> str:
     return f"| {name} | {' | '.join(' / '.join(cell) for cell in cells)} |"
 
 
+def draw(values: np.ndarray, path: Path) -> None:
+    """Mean volume error and Dice against the background's factor; values [volume, factor, structure, (Dice, error)]."""
+    figure = Figure(figsize=(10, 4))
+    panels = figure.subplots(1, 2)
+    titles = ("mean Dice", "mean volume error, %")
+    for n, (panel, title) in enumerate(zip(panels, titles, strict=True)):
+        for k, structure in enumerate(STRUCTURES):
+            curve = values[:, :, k, n].mean(axis=0)
+            panel.plot(FACTORS, curve, "o-", color=COLOURS.get(structure, "0.3"), label=structure)
+        panel.set_title(title, fontsize=10)
+        panel.set_xlabel("factor on the background's odds")
+    panels[1].axhline(0, color="0.4", linewidth=1, zorder=0)
+    panels[1].legend(frameon=False)
+    figure.tight_layout()
+    save(figure, path)
+
+
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run with --folds")
@@ -85,7 +104,7 @@ def main(argv: list[str] | None = None) -> int:
         print("\n".join(row(f"{factor:g}", together[:, n]) for n, factor in enumerate(FACTORS)))
         print(row("chosen on the other folds", chosen_elsewhere(folds)))
         if args.figure:
-            figures.bias_by_factor(FACTORS, together, list(STRUCTURES), args.figure)
+            draw(together, args.figure)
     except (DataError, ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -1,20 +1,14 @@
-"""Compares runs volume by volume: which is better, and by more than the noise?
+"""Differences between runs, paired by volume, with intervals over persons."""
 
-    python compare_runs.py REFERENCE RUN [RUN ...] [--names NAME ...] [--figure FILE.png]
-
-A run is a folder with the results.csv of run_ml_pipeline.py or combine_runs.py. Every run is compared with the first,
-on the volumes that all of them were tested on; the table is Markdown.
-"""
-
-import argparse
 import csv
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-import figures
+from figures import save
 from hippocampus_data import person_of
 from volume_stats import STRUCTURES
 
@@ -25,10 +19,7 @@ MEASURES = {  # the better way, decimals, what it is
 }
 LEVEL = 0.95
 RESAMPLES = 10_000
-NOISE = (
-    "The intervals say how much other persons of the same kind would change the difference, not how much another seed\n"
-    "of the same recipe would; and one in twenty misses by chance."
-)
+VERDICT_COLOURS = {"better": "#0072B2", "worse": "#D55E00", "inside the noise": "0.6"}
 
 Scores = dict[str, dict[str, float]]  # {volume: {column of results.csv: value}}
 
@@ -125,49 +116,29 @@ def compare(run: str, scores: Scores, reference: Scores, volumes: list[str]) -> 
     return found
 
 
-def table(differences: list[Difference], reference: str) -> str:
-    """A Markdown table, a row for each difference."""
-    rows = [("run", "structure", "measure", reference, "run", "difference", "95 % interval", "n", "better / worse", "")]
-    for d in differences:
-        _, digits, title = MEASURES[d.measure]
-        values = (f"{d.before:.{digits}f}", f"{d.after:.{digits}f}", f"{d.mean:+.{digits}f}")
-        ends = f"{d.low:+.{digits}f} to {d.high:+.{digits}f}"
-        shares = f"{d.better:.0%} / {d.worse:.0%}"
-        rows.append((d.run, d.structure, title, *values, ends, str(d.volumes), shares, d.verdict))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    rows.insert(1, tuple("-" * width for width in widths))
-    return "\n".join("| " + " | ".join(f"{c:{w}}" for c, w in zip(row, widths, strict=True)) + " |" for row in rows)
-
-
-def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="the reference, then those compared with it")
-    parser.add_argument("--names", nargs="+", metavar="NAME", help="what to call the runs (their folders)")
-    parser.add_argument("--figure", type=Path, metavar="FILE", help="also draw the differences, PNG or SVG")
-    return parser
-
-
-def main(argv: list[str] | None = None) -> int:
-    parser = arguments()
-    args = parser.parse_args(argv)
-    names = args.names or [str(run) for run in args.runs]
-    if len(args.runs) < 2 or len(names) != len(args.runs) or len(set(names)) < len(names):
-        parser.error(f"two runs or more, each with a name of its own; found {len(args.runs)} runs, names {names}")
-    try:
-        runs = {name: read_scores(run) for name, run in zip(names, args.runs, strict=True)}
-        volumes = common_volumes(runs)
-        reference, *others = names
-        found = [d for name in others for d in compare(name, runs[name], runs[reference], volumes)]
-        tested = f"{len(volumes)} volumes of {len({person_of(name) for name in volumes})} persons, tested in all runs"
-        print(f"{tested}\n\n{table(found, reference)}\n\n{NOISE}")
-        if args.figure:
-            titles = {measure: (sign, title) for measure, (sign, _, title) in MEASURES.items()}
-            figures.forest(found, titles, f"difference from {reference}; {tested}", args.figure)
-    except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def forest(differences: list[Difference], title: str, path: Path) -> None:
+    """A figure of differences with their intervals, a panel for each measure."""
+    structures, runs = (list(dict.fromkeys(getattr(d, key) for d in differences)) for key in ("structure", "run"))
+    heights = {
+        (structure, run): -(n * (len(runs) + 0.6) + k)
+        for n, structure in enumerate(structures)
+        for k, run in enumerate(runs)
+    }
+    figure = Figure(figsize=(13, 1.8 + 0.35 * len(heights)))
+    panels = figure.subplots(1, len(MEASURES), sharey=True)
+    for panel, (measure, (sign, _, name)) in zip(panels, MEASURES.items(), strict=True):
+        panel.axvline(0, color="0.4", linewidth=1, zorder=0)
+        for d in (d for d in differences if d.measure == measure):
+            y, colour = heights[d.structure, d.run], VERDICT_COLOURS[d.verdict]
+            panel.plot([d.low, d.high], [y, y], color=colour, linewidth=2)
+            panel.plot(d.mean, y, "o", color=colour, markersize=7)
+        panel.set_title(f"{name}\n{'← worse    better →' if sign > 0 else '← better    worse →'}", fontsize=10)
+        panel.margins(x=0.15)
+    labels = [f"{structure}: {run}" for structure, run in heights]
+    panels[0].set_yticks(list(heights.values()), labels)
+    panels[0].set_ylim(min(heights.values()) - 0.7, 0.7)
+    handles = [Line2D([], [], color=c, marker="o", linewidth=2, label=v) for v, c in VERDICT_COLOURS.items()]
+    figure.legend(handles=handles, loc="lower center", ncols=3, frameon=False)
+    figure.suptitle(title, fontsize=10)
+    figure.tight_layout(rect=(0, 0.35 / figure.get_figheight(), 1, 1))
+    save(figure, path)
