@@ -7,7 +7,7 @@ BIN := .venv/bin
 CLINIC := .venv-clinic/bin
 DATA := $(or $(HIPPO_DATA),data)
 
-.PHONY: help demo test quick eda have-data train models constraints clean
+.PHONY: help demo test quick fuzz eda have-data train models constraints clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -29,6 +29,9 @@ test: .venv/ready  ## lint and all tests (downloads torch once)
 quick: .venv/ready  ## lint, and the tests without servers, training and fuzzing (under a minute)
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest -q -m "not slow"
+
+fuzz: .venv/ready  ## harm thousands of studies and of archives' answers, and see that each is borne (ten minutes)
+	$(BIN)/python section3/tests/fuzz.py
 
 eda: have-data .venv/ready section1/out/curation.csv  ## section 1: curate the data and run the notebook
 	cd section1 && HIPPO_DATA="$(abspath $(DATA))" ../$(BIN)/jupyter nbconvert --execute --to html EDA.ipynb
