@@ -117,9 +117,9 @@ class BatchProcessingStats:
     def save(self, path: Path) -> None:
         """Write the results to `path`, as CSV where its name ends so, else as JSON. Raises OSError."""
         if path.suffix.lower() == ".csv":
-            write_text(path, self.csv())
+            write_text(path, self.csv(), shared=True)  # with another batch
         else:
-            write_json(path, self.summary())
+            write_json(path, self.summary(), shared=True)
 
     def _ordered(self) -> list[StudyResult]:
         return sorted(self.results, key=lambda result: result.study_instance_uid or "")
