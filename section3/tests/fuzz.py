@@ -137,6 +137,8 @@ def in_character_set(content: bytes, name: str) -> bytes:
 
 def with_nasty_value(content: bytes, choice: random.Random) -> bytes:
     """The content with one of its values replaced by a nasty one, and a character set at random."""
+    if b"\x08\x00\x08\x00CS" not in content:
+        return content
     value = choice.choice(NASTY_TEXTS).encode()[: choice.choice((8, 64, 600))]
     if choice.random() < 0.3:
         value = struct.pack("<H", choice.choice((0, 1, 7, 255, 65535)))
@@ -169,7 +171,8 @@ class Studies:
             shutil.rmtree(study)
 
     def __call__(self, choice: random.Random) -> str:
-        files = dict(self.originals[choice.choice((0, 0, 1, 2))])
+        originals = self.originals[choice.choice((0, 0, 1, 2))]
+        files = dict(originals)
         paths = sorted(files)
         touched = paths if choice.random() < 0.2 else [choice.choice(paths)]
         seed = choice.random()
@@ -179,7 +182,7 @@ class Studies:
             del files[choice.choice(sorted(files))]
         if choice.random() < 0.1:  # one more, which may differ from the one that it repeats
             path = choice.choice(paths)
-            files[path.with_name("again.dcm")] = harmed(files.get(path, b""), choice) if choice.random() < 0.5 else b""
+            files[path.with_name("again.dcm")] = harmed(originals[path], choice)
         if not files:
             files = {paths[0]: b""}
         study = self.folder / "study"

@@ -123,7 +123,7 @@ def _as_stop(error: Exception) -> Stop:
 
 def measure_study(study: Study, setup: Setup, stopwatch: Stopwatch, series_uid: str | None = None) -> Measurement:
     """Choose the series, segment and measure it. Raises NoSuchSeriesError, Failure."""
-    identity = Nobody() if setup.pseudonymous else Identity.of(study)
+    identity = (Nobody if setup.pseudonymous else Identity).of(study)
     if series_uid is not None and study.series_of(series_uid) is None:
         damaged = f" ({len(study.damaged)} damaged files left out)" if study.damaged else ""
         raise NoSuchSeriesError(f"no series {series_uid} in the study{damaged}, which has: {_listed(study, identity)}")
