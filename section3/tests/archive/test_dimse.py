@@ -68,14 +68,16 @@ def peer() -> Iterator[Callable]:
     """peer(statuses, give) starts a peer that answers like nobody else: its port, and the UIDs that came.
 
     statuses: what it says to each C-STORE in turn, the last one to all that follow. give: what it sends to a C-GET of
-    the instances that came, or the status to refuse it with.
+    the instances that came, or the status to refuse it with. A status may be a dataset that says more.
     """
     started = []
 
-    def start(*statuses: int, give: Callable | int = 0xA900) -> tuple[int, list[str]]:
+    def start(
+        *statuses: int | pydicom.Dataset, give: Callable | int | pydicom.Dataset = 0xA900
+    ) -> tuple[int, list[str]]:
         came = []
 
-        def store(event: evt.Event) -> int:
+        def store(event: evt.Event) -> int | pydicom.Dataset:
             came.append(event.dataset)
             came[-1].file_meta = event.file_meta
             return statuses[min(len(came), len(statuses)) - 1]
@@ -203,6 +205,17 @@ def test_a_peer_that_does_not_take_a_file_is_a_failure_at_once(peer, files, paus
     assert not outcome.sent
     assert "1 of 3" in outcome.detail
     assert pauses == []
+
+
+@pytest.mark.parametrize("code", [0xA700, 0xA900, 0xB000, 0xC123, 0x0110])
+def test_what_a_peer_says_of_a_patient_is_not_repeated(peer, files, send, code):
+    status = pydicom.Dataset()
+    status.Status, status.ErrorComment, status.OffendingElement = code, "SECRETSON ANNA", 0x00100010
+    refusal = pydicom.Dataset()
+    refusal.Status, refusal.ErrorComment = 0xA900, "SECRETSON ANNA"
+    outcome = send(files, peer(status, give=refusal)[0])
+    assert outcome.sent == (code == 0xB000)
+    assert "SECRETSON" not in outcome.detail
 
 
 def _other_patient(came: list[pydicom.Dataset]) -> list[pydicom.Dataset]:
