@@ -13,9 +13,10 @@ from common.stopwatch import Stopwatch
 from measuring.measure_crop import measure_crop
 from measuring.measurement import Measurement
 from objects.verify_objects import VerificationError
-from reading.dicom_series import Study, completeness, list_files, read_study, require_one_content, require_readable
+from reading.dicom_series import Study, list_files, read_study, require_one_content, require_readable
 from reading.dicom_volume import load_dicom_volume_as_numpy_from_list, volume_to_look_at
 from reading.identity import Identity, Nobody
+from reading.series_checks import check_series
 from reading.series_rules import consider_series, get_series_for_inference, without_ours
 from study.output_folder import cannot_write, only_run_in, write_result
 from study.setup import Setup
@@ -150,7 +151,7 @@ def measure_study(study: Study, setup: Setup, stopwatch: Stopwatch, series_uid: 
         measurement,
         source=source,
         hippocampi=(hippocampus,),
-        checks=tuple(filter(None, [completeness(series)])),
+        checks=check_series(series, source),
         refusal=hippocampus.refusal,
     )
 
