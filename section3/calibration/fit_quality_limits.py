@@ -41,7 +41,7 @@ from measuring.quality import INPUT_MEASURES, OUTPUT_MEASURES, Limits, Measure, 
 from measuring.quality_measures import around_centre, measure_image, measure_output, measure_size, normalise
 from measuring.unet_inference_agent import UNetInferenceAgent
 from nonsense import NONSENSE, random_crops, read_brains, squeezed
-from options import DEFAULT_MODEL
+from study.setup import DEFAULT_MODEL
 
 SECTION = Path(__file__).resolve().parents[1]
 DEFAULT_IMAGES = SECTION.parent / "section1" / "out" / "images"

@@ -5,7 +5,7 @@ import numpy as np
 from common.refusal import Refusal
 from common.stopwatch import Stopwatch
 from common.structures import PARTS, WHOLE
-from common.verdicts import FAIL, Check
+from common.verdicts import Check, failed
 from common.volume import Grid, Volume
 from measuring.measurement import Hippocampus
 from measuring.quality import (
@@ -49,11 +49,6 @@ def measure_crop(
         return _refused(source.grid, side, checks, "structure-cut" if cut else "implausible-result", limits)
     volumes = get_predicted_volumes(labels, source.grid)
     return Hippocampus(source.grid, tuple(checks), labels, volumes, agent.volume_intervals(volumes), side=side)
-
-
-def failed(checks: list[Check]) -> list[Check]:
-    """Those that forbid to show the number."""
-    return [check for check in checks if check.verdict == FAIL]
 
 
 def _refused(grid: Grid, side: str | None, checks: list[Check], code: str, limits: Limits) -> Hippocampus:

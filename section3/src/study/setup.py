@@ -11,6 +11,8 @@ from measuring.unet_inference_agent import UNetInferenceAgent
 from objects.provenance import REVISION
 from reading.series_rules import Condition, rules_sha256
 
+DEFAULT_MODEL = Path(__file__).resolve().parents[2] / "model" / "model.onnx"
+
 
 @dataclass(frozen=True)
 class SetupFiles:

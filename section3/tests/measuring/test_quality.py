@@ -28,8 +28,8 @@ from measuring.quality import (
     assess_spacing,
 )
 from measuring.quality_measures import enlarged
-from options import DEFAULT_MODEL
 from phantom import make_phantom
+from study.setup import DEFAULT_MODEL
 
 SOURCE = Path(quality.__file__).parents[1]
 MODEL = "0" * 64  # what the limits were fitted on

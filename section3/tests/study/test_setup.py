@@ -10,9 +10,8 @@ import pytest
 
 from common.refusal import Failure
 from measuring.quality import LIMITS_FILE, TEMPLATE_FILE
-from options import DEFAULT_MODEL
 from reading.series_rules import load_rules
-from study.setup import SetupFiles
+from study.setup import DEFAULT_MODEL, SetupFiles
 
 
 @pytest.fixture
