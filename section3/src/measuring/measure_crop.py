@@ -8,15 +8,8 @@ from common.structures import PARTS, WHOLE
 from common.verdicts import Check, failed
 from common.volume import Grid, Volume
 from measuring.measurement import Hippocampus
-from measuring.quality import (
-    Limits,
-    assess_input,
-    assess_output,
-    assess_spacing,
-    cause,
-    is_cut,
-    nothing_checked,
-)
+from measuring.quality import assess_input, assess_output, assess_spacing, cause, is_cut, nothing_checked
+from measuring.quality_limits import Limits
 from measuring.resampling import to_model_grid, to_source_grid
 from measuring.unet_inference_agent import UNetInferenceAgent
 

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from measuring.quality import Limits
+from measuring.quality_limits import Limits
 from measuring.unet_inference_agent import UNetInferenceAgent
 from objects.provenance import REVISION
 from reading.series_rules import Condition, rules_sha256

@@ -25,7 +25,8 @@ from fit_quality_limits import (
     tally_crops,
     tally_nonsense,
 )
-from measuring.quality import Limits, Measure
+from measuring.quality_catalogue import Measure
+from measuring.quality_limits import Limits
 from measuring.quality_measures import measure_output
 from measuring.resampling import to_model_grid
 from measuring.unet_inference_agent import UNetInferenceAgent

@@ -17,7 +17,7 @@ import pytest
 
 import batch_inference_dcm
 from batch_inference_dcm import main
-from measuring.quality import LIMITS_FILE, Limits, Range
+from measuring.quality_limits import LIMITS_FILE, Limits, Range
 from node.engines import LOCAL_ENGINES
 from reading.dicom_series import list_files
 from reading.series_rules import DEFAULT_RULES

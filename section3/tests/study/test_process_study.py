@@ -13,7 +13,7 @@ import pytest
 from common.output_files import OUTPUTS
 from common.refusal import CODES, Failure
 from common.send_outcome import SendOutcome
-from measuring.quality import Limits
+from measuring.quality_limits import Limits
 from objects.verify_objects import VerificationError
 from phantom import StudyHeader, write_series
 from reading.dicom_series import list_files

@@ -9,7 +9,7 @@ import shutil
 import pytest
 
 from common.refusal import Failure
-from measuring.quality import LIMITS_FILE, TEMPLATE_FILE
+from measuring.quality_limits import LIMITS_FILE, TEMPLATE_FILE
 from reading.series_rules import load_rules
 from study.setup import DEFAULT_MODEL, SetupFiles
 
