@@ -11,9 +11,7 @@ from archive.sending import send_to_archive
 from common.send_outcome import SendOutcome
 from reading.dicom_series import UID_TEXT
 from reading.series_rules import DEFAULT_RULES, load_rules
-from study.setup import SetupFiles
-
-DEFAULT_MODEL = Path(__file__).resolve().parents[1] / "model" / "model.onnx"
+from study.setup import DEFAULT_MODEL, SetupFiles
 
 
 def add_common_options(parser: argparse.ArgumentParser) -> None:
@@ -58,6 +56,19 @@ def sender(args: argparse.Namespace) -> Callable[[list[Path]], SendOutcome] | No
     else:
         return None
     return partial(send_to_archive, archive=archive)
+
+
+def require_archive(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Usage: who requires that results are sent says where to. Ends the program."""
+    if args.require_sent and not (args.send_to_orthanc or args.dicomweb):
+        parser.error("--require-sent needs --send-to-orthanc or --dicomweb")
+
+
+def positive(text: str) -> int:
+    """A whole number above 0, of an option. Raises ArgumentTypeError."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text} is no whole number above 0")
+    return int(text)
 
 
 def _dicomweb_url(text: str) -> str:

@@ -18,7 +18,7 @@ from scipy import ndimage
 from archive.sending import Patience
 from fit_quality_limits import fit_limits
 from makers import CARD, make_blocks, make_enhanced, save_threshold_model
-from measuring.quality import Limits
+from measuring.quality_limits import Limits
 from measuring.quality_measures import measure_output
 from node import engines
 from pages import canvas

@@ -18,6 +18,7 @@ AE_TITLE = "HIPPOAI"  # who we are to the archive
 STORE_RESPONSE = re.compile(r"Received Store Response \((.*)\)")
 GET_RESPONSE = re.compile(r"Received C-GET Response \((.*)\)")
 ERROR = re.compile(r"^[EF]: (.*?):?$", re.MULTILINE)
+HINT = f'the archive must allow {AE_TITLE} C-GET; one line in Orthanc: "DicomAlwaysAllowGet": true'
 # The archive may be starting, or busy, or full for the moment. A wrong AE title or storage class stays wrong.
 TRANSIENT = re.compile(r"Connection (refused|reset|timed out)|Rejected Transient|OutOfResources")
 
@@ -66,7 +67,7 @@ class DimseArchive:
                 final = (GET_RESPONSE.findall(output) or ["no response"])[-1]
                 if final != "Success":
                     reason = "; ".join([final, *ERROR.findall(output)])
-                    raise ArchiveError(f"C-GET: {reason}", transient=bool(TRANSIENT.search(reason)))
+                    raise ArchiveError(f"C-GET: {reason} ({HINT})", transient=bool(TRANSIENT.search(reason)))
                 found += [read_received(path) for path in sorted(folder.iterdir())]
         return found
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 import pydicom
@@ -11,10 +14,42 @@ from PIL import Image
 from pydicom import DataElement, Dataset
 from pydicom.uid import SecondaryCaptureImageStorage
 
-from common.product import NOT_FOR_DIAGNOSIS
+from common.product import PRODUCT, RESEARCH
 from objects.dicom_items import derived_from, save
 from objects.provenance import DATES, TIMES, Provenance, result_attributes
 from reading.dicom_file import DICOM_ERRORS, Instance
+
+IN_PLACE_OF = "In place of the page of"
+
+
+@dataclass(frozen=True)
+class EarlierPage:
+    """The page that an earlier run left: its UID, the date when it was made, and that of the page it replaced."""
+
+    sop_instance_uid: str
+    made: str  # YYYY-MM-DD
+    replaces: str  # YYYY-MM-DD, "" if there was none
+
+
+def earlier_page(path: Path) -> EarlierPage | None:
+    """What the page in that file says of itself, None where there is none."""
+    try:
+        page = pydicom.dcmread(path, stop_before_pixels=True)
+        made = datetime.strptime(page.InstanceCreationDate, "%Y%m%d").strftime("%Y-%m-%d")
+        found = re.search(rf"{IN_PLACE_OF} (\d{{4}}-\d\d-\d\d)", page.DerivationDescription)
+        return EarlierPage(page.SOPInstanceUID, made, found[1] if found else "")
+    except DICOM_ERRORS:
+        return None
+
+
+def in_place_of(provenance: Provenance, earlier: EarlierPage | None) -> Provenance:
+    """`provenance` of a report that takes the place of the earlier page, where that is another one."""
+    if earlier is None:
+        return provenance
+    same = replace(provenance, replaces=earlier.replaces)
+    if _uid("report", same) == earlier.sop_instance_uid:
+        return same
+    return replace(provenance, replaces=earlier.made)
 
 
 def save_report_as_dcm(page: Image.Image, path: Path, provenance: Provenance) -> Dataset:
@@ -23,8 +58,15 @@ def save_report_as_dcm(page: Image.Image, path: Path, provenance: Provenance) ->
     Raises OSError if `path` cannot be written; a file appears there only when it is complete.
     """
     ds = _page("report", page, provenance, shows=provenance.sources)
+    ds.SOPInstanceUID = _uid("report", provenance)
+    ds.SeriesInstanceUID = _uid("report", provenance, "series")
     save(ds, Path(path))
     return ds
+
+
+def _uid(kind: str, provenance: Provenance, *purpose: str) -> str:
+    """That of a page which takes the place of another is not that of the one which does not: they look different."""
+    return provenance.uid(kind, *purpose, *filter(None, [provenance.replaces]))
 
 
 def save_series_page_as_dcm(page: Image.Image, path: Path, provenance: Provenance) -> Dataset:
@@ -39,14 +81,6 @@ def save_series_page_as_dcm(page: Image.Image, path: Path, provenance: Provenanc
     return ds
 
 
-def date_of(page: Path) -> str | None:
-    """When the page in that file was first made (YYYYMMDD), None where there is none."""
-    try:
-        return str(pydicom.dcmread(page, stop_before_pixels=True).InstanceCreationDate)
-    except DICOM_ERRORS:
-        return None
-
-
 def save_refusal_as_dcm(page: Image.Image, path: Path, provenance: Provenance, earlier: Path) -> Dataset:
     """Write the page that stands in place of all results, and return it. Raises OSError.
 
@@ -54,7 +88,7 @@ def save_refusal_as_dcm(page: Image.Image, path: Path, provenance: Provenance, e
     run gives it.
     """
     ds = _page("refusal", page, provenance)
-    ds.DerivationDescription = f"Automatic measurement of hippocampal volume, refused. {NOT_FOR_DIAGNOSIS}"
+    ds.DerivationDescription = ds.DerivationDescription.replace("volume.", "volume, refused.")
     ds.SeriesInstanceUID = provenance.uid("refusal", "series", _digest(ds))
     ds.SOPInstanceUID = provenance.uid("refusal", _digest(ds))
     try:
@@ -73,6 +107,9 @@ def _page(kind: str, page: Image.Image, provenance: Provenance, shows: Sequence[
     ds.update(secondary_capture(page))
     ds.update(derived_from(shows))
     ds.BurnedInAnnotation = "YES" if provenance.names_patient else "NO"
+    if provenance.replaces and kind != "series table":
+        ds.SeriesDescription = f"{PRODUCT} {kind}, replaces {provenance.replaces} ({RESEARCH.lower()})"  # 64 letters
+        ds.DerivationDescription += f" {IN_PLACE_OF} {provenance.replaces}."
     return ds
 
 

@@ -40,7 +40,8 @@ class Provenance:
 
     header: patient and study attributes as text. sources: the instances, or frames, that were measured, in the order of
     their slices. model: "name", "version" and "sha256". setup_digest: of all that decides what a result is. created:
-    when the result was first made. supersedes: items of a Predecessor Documents Sequence, which only a structured
+    when the result was first made. replaces: the date (YYYY-MM-DD) of the page whose place its page takes, if any.
+    supersedes: items of a Predecessor Documents Sequence, which only a structured
     report can have: DICOM has no such attribute, and no code for such a reference, in a Segmentation or a Secondary
     Capture. They are found through the reports, each of which names the segmentation that it measures.
     """
@@ -51,6 +52,7 @@ class Provenance:
     setup_digest: str
     names_patient: bool = True
     created: datetime = field(default_factory=datetime.now)
+    replaces: str = ""
     supersedes: Sequence[Dataset] = ()
 
     def uid(self, *purpose: str) -> str:
@@ -68,8 +70,11 @@ class Provenance:
 
     @cached_property
     def _person(self) -> str | None:
-        """A hash of issuer and PatientID. A slow one for results that shall not name the patient: an identifier of six
-        digits is soon found by trying all, unless each trial takes its time."""
+        """A hash of issuer and PatientID, None where there is no PatientID.
+
+        A slow one for results that shall not name the patient: an identifier of six digits is soon found by trying all
+        of them, unless each trial takes its time.
+        """
         if not self.header.get("PatientID"):
             return None
         identifier = repr((self.header.get("IssuerOfPatientID", ""), self.header["PatientID"])).encode()

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from common.refusal import CODES, Refusal
-from common.verdicts import FAIL, Check
+from common.verdicts import Check, failed
 from common.volume import Grid, Volume
 from measuring.measurement import Measurement
 from measuring.quality import number_in_words
@@ -26,7 +26,6 @@ from pages.canvas import (
     VIEWS,
     WARNING,
     Page,
-    date,
     drawable,
     fit,
 )
@@ -36,7 +35,7 @@ from pages.views import AXIAL, CORONAL, SAGITTAL, View, annotate, display_size, 
 STATEMENT = 262  # y of its baseline, where there are no pictures
 BOTTOM = FOOTER - 24
 STATEMENT_BOTTOM = STATEMENT + 190  # four lines of reason and what to do next
-SERIES = BOTTOM - 80  # y of its name, beside pictures
+SERIES = BOTTOM - 96  # y of its name, beside pictures
 LEADING = 1.35
 CHECKS = ("Failed check", "Found", "Expected", "Where the limit comes from")
 WIDE, NARROW = (270, 190, 260, 0), (170, 120, 190, 0)  # of their columns, without and below pictures; 0 is the rest
@@ -53,24 +52,25 @@ NOTES = (
 
 
 def create_refusal_page(
-    measurement: Measurement, header: Mapping[str, str], model: Mapping[str, str], made: str = ""
+    measurement: Measurement, header: Mapping[str, str], model: Mapping[str, str], history: str = ""
 ) -> Image.Image:
     """Draw the page of a refused study, an RGB image of the size of the report.
 
-    header, model and made are as for create_report. It shows the middle of the source, what was refused, without a
+    header, model and history are as for create_report. It shows the middle of the source, what was refused, without a
     contour; where there is none, the verdicts on all series.
     """
     page = Page()
     page.heading("No hippocampus volumes")
     page.footer(NOTES)
     source, refusal = measurement.source, measurement.refusal
-    checks = [check for check in measurement.all_checks if check.verdict == FAIL]
+    checks = failed(measurement.all_checks)
     checks.sort(key=lambda check: check.sentence != refusal.reason)  # the cause of the others first
-    analysed = f", analysed {date(made)}" if made else ""
-    name = f"Model {model['name']} {model['version']} ({model['sha256'][:12]}){analysed}"
+    name = f"Model {model['name']} {model['version']} ({model['sha256'][:12]})"
     width = COLUMN if source else SIZE[0] - 2 * MARGIN
     (name,), size = fit(drawable(name), range(14, 10, -1), width, 1)
     page.text(MARGIN, BOTTOM + 4, name, size, MUTED)
+    (line,), size = fit(drawable(history[:1].upper() + history[1:]), range(14, 10, -1), width, 1)
+    page.text(MARGIN, BOTTOM - 16, line, size, MUTED)
     if source:
         y = page.rule(page.identity(header, IDENTITY))
         _statement(page, "Refused: no volumes are given.", refusal, y, width, range(17, 10, -1), SERIES - 30)

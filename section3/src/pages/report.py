@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from common.structures import COLOURS, PARTS, WHOLE
-from common.verdicts import PASS, Check
+from common.verdicts import Check, not_passed
 from common.volume import Grid
 from measuring.measurement import Hippocampus, Measurement
 from pages.canvas import (
@@ -26,7 +26,6 @@ from pages.canvas import (
     VIEWS,
     WARNING,
     Page,
-    date,
     drawable,
     fit,
 )
@@ -44,13 +43,13 @@ NOT_FOR = (
 
 
 def create_report(
-    measurement: Measurement, header: Mapping[str, str], model: Mapping[str, str], made: str = ""
+    measurement: Measurement, header: Mapping[str, str], model: Mapping[str, str], history: str = ""
 ) -> Image.Image:
     """Draw the page of one crop, an RGB image of 1400 x 1000 pixels.
 
     `header` has the patient and study attributes that may be shown, as text; what it lacks becomes a dash. `model` has
-    "name", "version" and "sha256"; `made` is the date of the analysis (YYYYMMDD), "" where it is not to be told.
-    Raises ValueError if the labels lie on another grid than the source.
+    "name", "version" and "sha256"; `history` says when it was measured, "" where that is not to be told.
+    Raises ValueError if the labels are of another shape than the source.
     """
     (hippocampus,) = measurement.hippocampi
     shapes = hippocampus.grid.shape, measurement.source.grid.shape
@@ -60,7 +59,7 @@ def create_report(
     page.heading("Hippocampus volumes")
     y = page.identity(header, IDENTITY)
     y = _figures(page, hippocampus, measurement.all_checks, page.rule(y))
-    _provenance(page, measurement, model, made, page.rule(y))
+    _provenance(page, measurement, model, history, page.rule(y))
     _views(page, measurement.source.voxels, hippocampus)
     page.footer(NOT_FOR)
     _quality(page, measurement.all_checks)
@@ -95,7 +94,7 @@ def _range(ends: Sequence[float]) -> str:
 
 def _warnings(page: Page, checks: Sequence[Check], y: float) -> float:
     """Beside the number why it is to be taken with care; returns the last baseline."""
-    warned = [check for check in checks if check.verdict != PASS]
+    warned = not_passed(checks)
     if not warned:
         return y
     more = f" (and {len(warned) - 1} more: see result.json)" if len(warned) > 1 else ""
@@ -120,17 +119,18 @@ def _shares(page: Page, volumes_mm3: Mapping[str, float], y: float) -> None:
             page.draw.rectangle((border + 1, y, MARGIN + COLUMN, y + 8), back.colour)
 
 
-def _provenance(page: Page, measurement: Measurement, model: Mapping[str, str], made: str, y: float) -> None:
+def _provenance(page: Page, measurement: Measurement, model: Mapping[str, str], history: str, y: float) -> None:
     """What was measured, by which model and when."""
     y = page.series(measurement.source.grid, measurement.accepted.description, y)
-    analysed = f", analysed {date(made)}" if made else ""
-    y = page.field(MARGIN, y + 34, "Model", f"{model['name']} {model['version']}{analysed}", COLUMN, range(17, 11, -1))
-    page.text(MARGIN, y + 23, f"SHA-256 {model['sha256'][:12]}", 14, NORMAL)
+    name = f"{model['name']} {model['version']} ({model['sha256'][:12]})"
+    y = page.field(MARGIN, y + 34, "Model", name, COLUMN, range(17, 11, -1))
+    (line,), size = fit(drawable(history), range(14, 10, -1), COLUMN, 1)
+    page.text(MARGIN, y + 23, line, size, NORMAL)
 
 
 def _quality(page: Page, checks: Sequence[Check]) -> None:
     """How many checks were passed, and which were not, below the footer's small print."""
-    warned = [check.name.replace("_", " ") for check in checks if check.verdict != PASS]
+    warned = [check.name.replace("_", " ") for check in not_passed(checks)]
     text = f"Quality: {len(checks) - len(warned)} of {len(checks)} checks passed."
     text += f" Not passed: {', '.join(warned)}." if warned else ""
     (line,), size = fit(text, range(14, 10, -1), SIZE[0] - MARGIN - VIEWS[0] - GUTTER[0], 1)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.refusal import Refusal
-from common.verdicts import WARN, Check
 from reading.dicom_compare import differences
 from reading.dicom_file import DICOM_ERRORS, DamagedFile, Instance, read_dicom, read_instance
 
@@ -249,19 +248,3 @@ def _is_same(one: Instance, other: Instance) -> bool:
         return not differences(first, second) and not differences(second, first)
     except DICOM_ERRORS:
         return False
-
-
-def completeness(series: Series) -> Check | None:
-    """A warning where the series has fewer slices than its files state, else None.
-
-    No more than a warning: ImagesInAcquisition counts the images of an acquisition, and what was derived from it
-    inherits the number. Gaps between the slices are seen in their positions.
-    """
-    found, stated = series.slices, series.stated_slices
-    if found >= stated:
-        return None
-    sentence = (
-        f"The series has {found} slices where its files state {stated} (ImagesInAcquisition): a crop cut from a larger "
-        "series inherits that number, but slices at an end may be missing too."
-    )
-    return Check("slices", found, f"at least {stated}", "ImagesInAcquisition of the series", WARN, sentence)

@@ -7,15 +7,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from common.refusal import Failure, Refusal, Stop, printable
+from common.refusal import SUCCESS, Failure, Refusal, Stop, printable
 from common.send_outcome import SendOutcome
 from common.stopwatch import Stopwatch
 from measuring.measure_crop import measure_crop
 from measuring.measurement import Measurement
 from objects.verify_objects import VerificationError
-from reading.dicom_series import Study, completeness, list_files, read_study, require_one_content, require_readable
+from reading.dicom_series import Study, list_files, read_study, require_one_content, require_readable
 from reading.dicom_volume import load_dicom_volume_as_numpy_from_list, volume_to_look_at
 from reading.identity import Identity, Nobody
+from reading.series_checks import check_series
 from reading.series_rules import consider_series, get_series_for_inference, without_ours
 from study.output_folder import cannot_write, only_run_in, write_result
 from study.setup import Setup
@@ -82,7 +83,7 @@ def process_single_study(
             except Exception as error:  # noqa: BLE001  as above
                 result = result.stopped(_as_stop(error))
             return folder.finish(replace(result, seconds=stopwatch.seconds))
-    except OSError as error:  # what an earlier run wrote stays as it is
+    except OSError as error:
         return replace(result, seconds=stopwatch.seconds).stopped(cannot_write(path, error))
 
 
@@ -103,8 +104,8 @@ def _sent(
     with stopwatch.timed("send"):
         outcome = send([path / one["file"] for one in result.outputs if one["sop_instance_uid"]])
     result = result.with_sending(outcome)
-    if outcome.stored is False and result.status == "success":
-        return result.stopped(Failure("not-stored", outcome.detail))
+    if outcome.stored is False and result.status == SUCCESS:
+        return replace(result.stopped(Failure("not-stored", outcome.detail)), outputs=result.outputs)
     return result
 
 
@@ -150,7 +151,7 @@ def measure_study(study: Study, setup: Setup, stopwatch: Stopwatch, series_uid: 
         measurement,
         source=source,
         hippocampi=(hippocampus,),
-        checks=tuple(filter(None, [completeness(series)])),
+        checks=check_series(series, source),
         refusal=hippocampus.refusal,
     )
 
@@ -162,7 +163,7 @@ def _listed(study: Study, identity: Identity) -> str:
     return printable(identity.removed_from(", ".join(names)))[:1000] or "none but those of our results"
 
 
-def tell_stop(stop: Stop, output_dir: Path | None, study_uid: str | None) -> StudyResult:
+def record_stop(stop: Stop, output_dir: Path | None, study_uid: str | None) -> StudyResult:
     """Write result.json where no study could be worked on."""
     folder = output_dir or DEFAULT_OUTPUT / folder_name(study_uid)
     return write_result(StudyResult(study_instance_uid=study_uid).stopped(stop), folder)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,14 @@ from common.stopwatch import Stopwatch
 from common.structures import STRUCTURES
 from measuring.measurement import Measurement
 from objects.dicom_overlay import draw_overlay, save_overlay
-from objects.dicom_page import date_of, save_refusal_as_dcm, save_report_as_dcm, save_series_page_as_dcm
+from objects.dicom_page import (
+    EarlierPage,
+    earlier_page,
+    in_place_of,
+    save_refusal_as_dcm,
+    save_report_as_dcm,
+    save_series_page_as_dcm,
+)
 from objects.provenance import Provenance, with_history
 from objects.verify_objects import verify_overlay, verify_picture, verify_results
 from pages.refusal_page import create_refusal_page
@@ -55,6 +63,7 @@ class Writers:
     report: Callable = save_report_as_dcm
     series_page: Callable = save_series_page_as_dcm
     refusal: Callable = save_refusal_as_dcm
+    clock: Callable[[], datetime] = datetime.now
 
 
 WRITERS = Writers()
@@ -77,8 +86,9 @@ def _write_measurement(
     study: Study, measurement: Measurement, setup: Setup, folder: OutputFolder, stopwatch: Stopwatch, writers: Writers
 ) -> dict[str, str | None]:
     """Write both pages and all objects; return their SOP Instance UIDs by file name."""
-    provenance = _provenance(measurement, measurement.source.instances, setup)
+    provenance = _provenance(measurement, measurement.source.instances, setup, writers.clock())
     provenance = with_history(provenance, folder.path / MEASUREMENTS)
+    provenance = in_place_of(provenance, earlier_page(folder.path / PAGE))
     with folder.replacing_outputs() as staging:
         with stopwatch.timed("objects"):  # before the pages, as highdicom needs the most memory
             objects = _write_objects(measurement, provenance, staging, writers)
@@ -91,8 +101,7 @@ def _write_pages(
     measurement: Measurement, provenance: Provenance, shown: Mapping[str, str], folder: Path, writers: Writers
 ) -> dict[str, str]:
     """Write both pages as pictures and as DICOM, `shown` being what they may say of patient and study."""
-    made = provenance.created.strftime("%Y%m%d") if provenance.names_patient else ""
-    page = create_report(measurement, shown, provenance.model, made)
+    page = create_report(measurement, shown, provenance.model, _history(provenance))
     _save_picture(page, folder / PAGE_PICTURE)
     report = writers.report(page, folder / PAGE, provenance)
     verify_picture(folder / PAGE, page)
@@ -140,23 +149,41 @@ def _write_refusal(
         return {}
     accepted = measurement.accepted
     series = [study.series_of(accepted.series_instance_uid)] if accepted else study.series
-    provenance = _provenance(measurement, [instance for one in series for instance in one.instances], setup)
+    provenance = _provenance(
+        measurement, [instance for one in series for instance in one.instances], setup, writers.clock()
+    )
     shown = _shown(study, measurement, setup)
-    made = provenance.created.strftime("%Y%m%d")
     with folder.replacing_outputs() as staging, stopwatch.timed("page"):
-        # The date of the page that is there already first: if it says the same, it is the same.
-        for date in dict.fromkeys((date_of(folder.path / PAGE) or made, made)):
-            page = create_refusal_page(measurement, shown, provenance.model, "" if setup.pseudonymous else date)
-            refusal = writers.refusal(page, staging / PAGE, provenance, earlier=folder.path / PAGE)
-            if refusal.InstanceCreationDate == date:
+        # As the page that is there already first: if it then is the same, it stays the same.
+        earlier = earlier_page(folder.path / PAGE)
+        for one in _as_before_or_new(provenance, earlier):
+            page = create_refusal_page(measurement, shown, one.model, _history(one))
+            refusal = writers.refusal(page, staging / PAGE, one, earlier=folder.path / PAGE)
+            if earlier and refusal.SOPInstanceUID == earlier.sop_instance_uid:
                 break
         _save_picture(page, staging / PAGE_PICTURE)
         verify_picture(staging / PAGE, page)
     return {PAGE: refusal.SOPInstanceUID, PAGE_PICTURE: None}
 
 
-def _provenance(measurement: Measurement, sources: Sequence[Instance], setup: Setup) -> Provenance:
-    return Provenance(measurement.header, sources, setup.agent.identity, setup.digest, not setup.pseudonymous)
+def _as_before_or_new(provenance: Provenance, earlier: EarlierPage | None) -> list[Provenance]:
+    """When the page of a refusal was made and what it replaced: as the earlier one says, then as of now."""
+    if earlier is None:
+        return [provenance]
+    before = replace(provenance, created=datetime.fromisoformat(earlier.made), replaces=earlier.replaces)
+    return [before, replace(provenance, replaces=earlier.made)]
+
+
+def _history(provenance: Provenance) -> str:
+    """What the face of a page says of its time, nothing where it shall tell no dates."""
+    if not provenance.names_patient:
+        return ""
+    made = f"analysed {provenance.created:%Y-%m-%d}"
+    return f"{made}, in place of the page of {provenance.replaces}" if provenance.replaces else made
+
+
+def _provenance(measurement: Measurement, sources: Sequence[Instance], setup: Setup, created: datetime) -> Provenance:
+    return Provenance(measurement.header, sources, setup.agent.identity, setup.digest, not setup.pseudonymous, created)
 
 
 def _shown(study: Study, measurement: Measurement, setup: Setup) -> Mapping[str, str]:

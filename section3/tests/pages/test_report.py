@@ -44,14 +44,14 @@ def draw(model) -> Callable:
         model: Mapping[str, str] = model,
         checks: Sequence[Check] = (),
         intervals_mm3: Mapping[str, list[float]] | None = None,
-        made: str = "",
+        history: str = "",
     ) -> Image.Image:
         grid = _grid(voxels.shape, spacing)
         volumes = get_predicted_volumes(labels, grid)
         hippocampus = Hippocampus(grid, tuple(checks[1:]), labels, volumes, intervals_mm3)
         accepted = SeriesVerdict("1.2", series, "MR", voxels.shape[0], None, "meets all conditions")
         found = Measurement({}, (accepted,), Volume(voxels, grid), (hippocampus,), tuple(checks[:1]))
-        return create_report(found, header or {}, model, made)
+        return create_report(found, header or {}, model, history)
 
     return draw_report
 
@@ -263,7 +263,7 @@ def test_what_must_be_looked_at_with_care_is_named(words, draw):
 
 def test_the_date_of_the_analysis_is_on_the_page(words, draw):
     phantom = make_phantom(0)
-    draw(phantom.image, phantom.labels, made="20261125")
+    draw(phantom.image, phantom.labels, history="analysed 2026-11-25")
     assert any("analysed 2026-11-25" in text for text, _ in words)
 
 

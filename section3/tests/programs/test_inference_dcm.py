@@ -24,7 +24,7 @@ import inference_dcm
 from common.output_files import OUTPUTS
 from common.refusal import CODES
 from inference_dcm import main
-from measuring.quality import LIMITS_FILE
+from measuring.quality_limits import LIMITS_FILE
 from phantom import make_phantom, write_study
 from reading.dicom_series import list_files
 

@@ -8,27 +8,13 @@ import pydicom
 import pytest
 
 from common.refusal import Failure, Refusal
-from common.verdicts import WARN
 from reading.dicom_series import (
-    completeness,
     list_files,
     read_study,
     require_one_content,
     require_readable,
     study_uid_of,
 )
-from reading.series_rules import consider_series, get_series_for_inference, load_rules
-
-
-@pytest.fixture
-def crop_of():
-    """crop_of(study): the study and the series that is its input."""
-
-    def choose(folder):
-        study = read_study(list_files(folder))
-        return study, get_series_for_inference(study, consider_series(study, load_rules()))
-
-    return choose
 
 
 def test_names_mean_nothing_and_other_files_are_counted(make_study, crop_files, crop_of, tmp_path):
@@ -132,32 +118,6 @@ def test_what_is_left_of_a_cut_file_is_damaged_and_not_something_else(make_study
     path.write_bytes(path.read_bytes()[:size])
     found = read_study(list_files(study))
     assert (found.not_dicom, [file.path for file in found.damaged]) == (0, [path])
-
-
-def test_a_slice_that_is_missing_at_an_end_is_noticed(make_study, crop_files, crop_of):
-    study = make_study()
-    crop = crop_files(study)
-    assert completeness(crop_of(study)[1]) is None
-    crop[-1].unlink()
-    check = completeness(crop_of(study)[1])
-    assert (check.name, check.verdict, check.value) == ("slices", WARN, len(crop) - 1)
-    for number in (str(len(crop)), str(len(crop) - 1)):
-        assert number in check.sentence
-    assert str(len(crop)) in check.limit
-
-
-@pytest.mark.parametrize("stated", [None, "", "0", 16])
-def test_a_series_that_states_no_more_slices_than_it_has_is_complete(make_study, crop_files, crop_of, edit, stated):
-    study = make_study()
-    assert len(crop_files(study)) > 16
-    edit(crop_files(study), lambda dataset: setattr(dataset, "ImagesInAcquisition", stated))
-    assert completeness(crop_of(study)[1]) is None
-
-
-def test_of_what_the_files_state_the_most_counts(make_study, crop_files, crop_of, edit):
-    study = make_study()
-    edit(crop_files(study)[:1], lambda dataset: setattr(dataset, "ImagesInAcquisition", 99))
-    assert "99" in completeness(crop_of(study)[1]).sentence
 
 
 def _copied(path, edit, change):

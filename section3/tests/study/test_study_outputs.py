@@ -1,6 +1,7 @@
 """What is written of a study: right or not at all, the same at every run, and of a refusal a page that says why."""
 
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
@@ -181,10 +182,8 @@ def test_the_same_refusal_is_the_same_page_also_when_the_study_has_it_already(
     make_refused, process, out, digests, reason
 ):
     study = make_refused(reason)
-    first_result = process(study)
-    assert LONG_AGO not in _dates(out)
-    _date_back(out / "report.dcm")
-    process(study)
+    long_ago = Writers(clock=lambda: datetime.strptime("".join(LONG_AGO), "%Y%m%d%H%M%S"))
+    first_result = process(study, write=partial(write_outputs, writers=long_ago))
     assert _dates(out) == {LONG_AGO}
     first = digests(out)
     (study / "fed_back").write_bytes((out / "report.dcm").read_bytes())
@@ -193,6 +192,34 @@ def test_the_same_refusal_is_the_same_page_also_when_the_study_has_it_already(
     assert {name for name in first if first[name] != second[name]} == {"result.json"}
     assert (second_result.code, second_result.reason) == (first_result.code, first_result.reason)
     assert [one["condition"] for one in second_result.series_considered].count("not-our-result") == 1
+
+
+def test_a_page_says_whose_place_it_takes(make_study, crop_files, process, out, words):
+    study = make_study()
+    long_ago = Writers(clock=lambda: datetime(2020, 1, 1, 1, 2, 3))
+    process(study, write=partial(write_outputs, writers=long_ago))
+    first = pydicom.dcmread(out / "report.dcm")
+    assert "replaces" not in first.SeriesDescription
+    crop_files(study)[5].unlink()
+    for _ in range(2):  # the second time it is the same page
+        words.clear()
+        process(study)
+        refused = pydicom.dcmread(out / "report.dcm")
+        assert refused.SeriesDescription == "HippoVolume.AI refusal, replaces 2020-01-01 (research use only)"
+        assert refused.DerivationDescription.endswith("In place of the page of 2020-01-01.")
+        assert any("in place of the page of 2020-01-01" in text for text, _ in words)
+
+
+def test_a_report_that_replaces_another_has_its_own_uid_and_keeps_it(make_study, process, out, setup):
+    study = make_study()
+    process(study, write=partial(write_outputs, writers=Writers(clock=lambda: datetime(2020, 1, 1, 1, 2, 3))))
+    pages = [pydicom.dcmread(out / "report.dcm")]
+    for _ in range(2):
+        process(study, replace(setup, rules=setup.rules[:3]))
+        pages.append(pydicom.dcmread(out / "report.dcm"))
+    uids = [(page.SOPInstanceUID, page.SeriesInstanceUID) for page in pages]
+    assert uids[0][0] != uids[1][0] and uids[0][1] != uids[1][1] and uids[1] == uids[2]
+    assert pages[2].SeriesDescription == "HippoVolume.AI report, replaces 2020-01-01 (research use only)"
 
 
 def test_another_reason_is_another_page(make_study, crop_files, process, out):
