@@ -11,10 +11,12 @@ import argparse
 import sys
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).resolve().parents[1] / "src"))
+
+import environment  # noqa: F401  # isort: skip
+
 import numpy as np
 from matplotlib.figure import Figure
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "src"))
 
 from figures import COLOURS, save
 from held_out_test import run_test

@@ -12,6 +12,8 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "src"))
 
+import environment  # noqa: F401  # isort: skip
+
 from hippocampus_data import person_of
 from paired_differences import MEASURES, Difference, common_volumes, compare, forest, read_scores
 

@@ -20,10 +20,12 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).resolve().parents[1] / "src"))
+
+import environment  # noqa: F401  # isort: skip
+
 import torch
 from tqdm import tqdm
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "src"))
 
 from config import Config
 from hippocampus_data import Case, DataError, LoadHippocampusData, Split, add_data_root, fold_splits

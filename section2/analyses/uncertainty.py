@@ -11,12 +11,14 @@ import argparse
 import sys
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).resolve().parents[1] / "src"))
+
+import environment  # noqa: F401  # isort: skip
+
 import numpy as np
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 from tqdm import tqdm
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "src"))
 
 from figures import save
 from hippocampus_data import DataError, LoadHippocampusData, add_data_root

@@ -10,11 +10,13 @@ import argparse
 import sys
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).resolve().parents[1] / "src"))
+
+import environment  # noqa: F401  # isort: skip
+
 import numpy as np
 from matplotlib.figure import Figure
 from tqdm import tqdm
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "src"))
 
 from config import Config
 from figures import COLOURS, save
