@@ -12,7 +12,7 @@ DATA := $(or $(HIPPO_DATA),data)
 .NOTPARALLEL:  # first look for data, then install
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
 
 demo: .venv-clinic/ready  ## a DICOM study in, its hippocampus volumes and report out (no torch; a minute)
 	@study="$$(ls -d $(DATA)/TestVolumes/*/ 2>/dev/null | head -n 1)"; \
