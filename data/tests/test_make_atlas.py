@@ -29,6 +29,7 @@ def training_set(tmp_path_factory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_an_atlas_of_phantoms_is_like_theirs(training_set, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(make_atlas, "ROUNDS", 1)
     out = tmp_path / "atlas.npz"
@@ -40,6 +41,7 @@ def test_an_atlas_of_phantoms_is_like_theirs(training_set, tmp_path, monkeypatch
         assert np.corrcoef(mine[name].ravel(), theirs[name].ravel())[0, 1] > 0.8
 
 
+@pytest.mark.slow
 def test_alignment_brings_the_crops_together(training_set):
     crops = make_atlas.load_crops(training_set / "TrainingSet")
     positions = make_atlas.grid_positions()
