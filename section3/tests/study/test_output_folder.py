@@ -173,6 +173,7 @@ def _run_and_be_killed(path: Path, after: int) -> None:
     _run(path, NEW, "new")
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_at_any_moment_leaves_what_the_next_one_can_clear(out):
     killed = kept = 0
     exit_code = -signal.SIGKILL
