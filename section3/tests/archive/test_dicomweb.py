@@ -24,6 +24,8 @@ from phantom import make_phantom, write_series
 from reading.dicom_series import list_files, read_study
 from reading.series_rules import consider_series, get_series_for_inference, load_rules
 
+pytestmark = pytest.mark.slow
+
 LOCALHOST = "127.0.0.1"
 DICOM_JSON = {"Content-Type": "application/dicom+json"}
 

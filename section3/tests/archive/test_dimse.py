@@ -19,6 +19,8 @@ from archive.dimse import DimseArchive
 from archive.sending import Patience, send_to_archive
 from common.send_outcome import SendOutcome
 
+pytestmark = pytest.mark.slow
+
 LOCALHOST = "127.0.0.1"
 ONLY_MR = r"""
 [[TransferSyntaxes]]

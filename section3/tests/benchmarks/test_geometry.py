@@ -10,6 +10,8 @@ from geometry import ScanGrid
 from phantom import make_phantom, save_nifti
 from study.setup import DEFAULT_MODEL
 
+pytestmark = pytest.mark.slow
+
 MODEL = str(DEFAULT_MODEL)
 
 

@@ -37,6 +37,8 @@ from reading.dicom_volume import load_dicom_volume_as_numpy_from_list
 from reading.series_rules import consider_series, get_series_for_inference, load_rules
 from study.setup import DEFAULT_MODEL
 
+pytestmark = pytest.mark.slow
+
 # Near what the persons differ by, so that some of it is only doubted: the least share that fails.
 HARD = {"enlarged by 1.2 in its frame": 0.0, "moved by a quarter": 0.6}
 

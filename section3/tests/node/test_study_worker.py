@@ -23,6 +23,8 @@ from study import setup
 from study.setup import DEFAULT_MODEL, SetupFiles
 from study.study_result import StudyResult
 
+pytestmark = pytest.mark.slow
+
 Work = Callable[[StudyTask], tuple[StudyResult, bool]]
 
 

@@ -23,6 +23,8 @@ from reading.dicom_series import list_files
 from reading.series_rules import DEFAULT_RULES
 from study.setup import DEFAULT_MODEL
 
+pytestmark = pytest.mark.slow
+
 TOTAL_MM3 = 4 * 12 * 6  # of the blocks
 
 

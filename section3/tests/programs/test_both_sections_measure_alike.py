@@ -15,6 +15,8 @@ import predict
 from phantom import make_phantom, write_series
 from study.setup import DEFAULT_MODEL
 
+pytestmark = pytest.mark.slow
+
 TURN = np.radians(12)
 GRIDS = {  # orientation of the slices, spacing in mm along x, y and z
     "1 mm": ("LPS", (1.0, 1.0, 1.0)),

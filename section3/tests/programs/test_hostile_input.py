@@ -24,6 +24,8 @@ from study.process_study import process_single_study
 from study.setup import Setup
 from study.study_result import StudyResult
 
+pytestmark = pytest.mark.slow
+
 SECONDS_A_STUDY = 20  # of the processor: other programs on the machine do not count
 MEMORY = 1 << 30
 
@@ -203,7 +205,6 @@ def _fuzz(*arguments: str) -> tuple[int, list[str]]:
     return done.returncode, done.stdout.splitlines()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("target", "cases", "outcomes"), [("studies", 150, 8), ("answers", 300, 6)])
 def test_whatever_is_harmed_ends_in_a_number_or_a_reason(target, cases, outcomes):
     code, lines = _fuzz(target, "--cases", str(cases))
@@ -213,7 +214,6 @@ def test_whatever_is_harmed_ends_in_a_number_or_a_reason(target, cases, outcomes
     assert len(became.split(", ")) >= outcomes
 
 
-@pytest.mark.slow
 def test_the_fuzzer_notices_what_it_looks_for_and_goes_on():
     code, lines = _fuzz("faults", "--seconds", "1", "--cases", "8")
     assert code == 1

@@ -339,6 +339,7 @@ def _room_until(file: str, out: Path) -> int:
     return sum(blocks[name] for name in WRITTEN[: WRITTEN.index(file)]) + blocks[file] // 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", WRITTEN)
 def test_on_a_disk_that_is_full_at_any_moment_nothing_is_left_half_written(
     make_study, run, run_on_disk, tmp_path, file
@@ -487,6 +488,7 @@ def _uids(folder: Path) -> set[str]:
     return {pydicom.dcmread(path).SOPInstanceUID for path in folder.rglob("*") if path.suffix != ".png"}
 
 
+@pytest.mark.slow
 def test_what_was_asked_for_is_sent_where_it_was_asked(make_study, listen, run, tmp_path):
     code, out, err, result = run(make_study(), *listen(), "--orthanc-aec", "ARCHIVE")
     assert (code, err, result["sent"]) == (0, "", True)

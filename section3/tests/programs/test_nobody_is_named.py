@@ -19,6 +19,8 @@ from archive.sending import PATIENCE
 from reading.dicom_series import list_files
 from reading.identity import pseudonym
 
+pytestmark = pytest.mark.slow
+
 NAME, PATIENT_ID, ACCESSION = "Secretson^Anna^Li", "SECRET-77", "9977123"
 FORBIDDEN = ("secretson", "anna", "secret-77", ACCESSION)
 
