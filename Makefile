@@ -29,7 +29,7 @@ test: .venv/ready  ## lint and all tests (downloads torch once)
 
 quick: .venv/ready  ## lint, and the tests without servers, training and fuzzing (under a minute)
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -m "not slow" -n auto
 
 fuzz: .venv/ready  ## harm thousands of studies and of archives' answers, and see that each is borne (ten minutes)
 	$(BIN)/python section3/tests/fuzz.py

@@ -28,6 +28,8 @@ from measuring.quality_limits import LIMITS_FILE
 from phantom import make_phantom, write_study
 from reading.dicom_series import list_files
 
+pytestmark = pytest.mark.slow
+
 LOCALHOST = "127.0.0.1"
 ANTERIOR_MM3, POSTERIOR_MM3 = 4 * 5 * 6, 4 * 7 * 6  # of the blocks
 REFUSAL_FILES = {"report.dcm", "report.png"}

@@ -26,6 +26,8 @@ from study.process_study import (
 from study.setup import DEFAULT_MODEL
 from study.study_outputs import write_outputs
 
+pytestmark = pytest.mark.slow
+
 ANTERIOR_MM3, POSTERIOR_MM3 = 4 * 5 * 6, 4 * 7 * 6  # of the blocks
 
 
