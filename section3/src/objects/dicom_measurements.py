@@ -93,7 +93,7 @@ def _measurement_group(
         name=codes.SCT.Volume,
         value=volumes_mm3[structure.key],
         unit=codes.UCUM.CubicMillimeter,
-        algorithm_id=sr.AlgorithmIdentification(f"{PRODUCT} {provenance.model['name']}", provenance.model["version"]),
+        algorithm_id=sr.AlgorithmIdentification(provenance.model["name"], provenance.model["version"]),
     )
     return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(provenance.tracking_uid(structure), structure.name),

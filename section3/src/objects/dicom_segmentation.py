@@ -18,7 +18,7 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.sr.codedict import codes
 from pydicom.uid import SegmentationStorage
 
-from common.product import NOT_FOR_DIAGNOSIS, PRODUCT
+from common.product import NOT_FOR_DIAGNOSIS
 from common.structures import STRUCTURES
 from objects.dicom_items import (
     SOURCE_IMAGE,
@@ -140,7 +140,7 @@ def _segment(number: int, provenance: Provenance) -> SegmentDescription:
         segmented_property_type=codes.SCT.Hippocampus,
         algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm_identification=hd.AlgorithmIdentificationSequence(
-            name=f"{PRODUCT} {provenance.model['name']}",
+            name=provenance.model["name"],
             version=provenance.model["version"],
             family=codes.cid7162.ArtificialIntelligence,
         ),
