@@ -19,6 +19,11 @@ export HIPPO_DICOMWEB_PLUGIN=${HIPPO_DICOMWEB_PLUGIN:-/usr/share/orthanc/plugins
     "elsewhere HIPPO_DICOMWEB_PLUGIN says where it is"
 need_free "$HIPPO_ARCHIVE_DICOM_PORT" HIPPO_ARCHIVE_DICOM_PORT "the archive's DICOM"
 need_free "$HIPPO_ARCHIVE_HTTP_PORT" HIPPO_ARCHIVE_HTTP_PORT "the archive's HTTP"
+if [ "$HIPPO_TLS" = true ]; then
+  [ "$HIPPO_ARCHIVE_INNER_PORT" != "$HIPPO_ARCHIVE_HTTP_PORT" ] ||
+    wrong_use "HIPPO_ARCHIVE_INNER_PORT is to be another port than HIPPO_ARCHIVE_HTTP_PORT"
+  need_free "$HIPPO_ARCHIVE_INNER_PORT" HIPPO_ARCHIVE_INNER_PORT "the archive's HTTP behind its HTTPS"
+fi
 
 # Orthanc puts the environment into the places of orthanc.json that name it. Passwords then stand in no file.
 export HIPPO_ACCOUNTS_ON=false HIPPO_USER=nobody HIPPO_PASSWORD='' HIPPO_SCRIPTS=$HERE
@@ -44,6 +49,12 @@ trap 'stop_all; exit 0' INT TERM HUP
 trap stop_all EXIT
 Orthanc "$settings" >"$log" 2>&1 &
 CHILDREN=($!)
+if [ "$HIPPO_TLS" = true ]; then
+  address=$HIPPO_ADDRESS
+  if [ "$HIPPO_REMOTE" = true ]; then address=0.0.0.0; fi
+  python3 "$HERE/guard_https" "$address" "$HIPPO_ARCHIVE_HTTP_PORT" "$HIPPO_ARCHIVE_INNER_PORT" "$HIPPO_CERTIFICATES" &
+  CHILDREN+=($!)
+fi
 if ! wait_for "${CHILDREN[0]}" archive_answers; then
   grep -E '^E' "$log" | tail -n 5 >&2 || tail -n 5 "$log" >&2
   fail "Orthanc does not answer; its log is $log"

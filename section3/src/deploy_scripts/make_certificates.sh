@@ -18,18 +18,17 @@ trap 'rm -rf "$unfinished"' EXIT
 
 in_silence() { "$@" >"$unfinished/log" 2>&1 || { tail -n 5 "$unfinished/log" >&2 && fail "openssl failed"; }; }
 names="IP:$HIPPO_ADDRESS,DNS:localhost${HIPPO_CERTIFICATE_NAMES:+,$HIPPO_CERTIFICATE_NAMES}"
-in_silence openssl req -x509 -newkey rsa:3072 -nodes -days 30 -subj "/CN=HippoVolume.AI test authority" \
+in_silence openssl req -x509 -newkey rsa:2048 -nodes -days 30 -subj "/CN=HippoVolume.AI test authority" \
   -addext basicConstraints=critical,CA:true -addext keyUsage=critical,keyCertSign,cRLSign \
   -keyout "$unfinished/authority.key" -out "$unfinished/authority.crt"
 for who in archive node scanner viewer; do
-  in_silence openssl req -newkey rsa:3072 -nodes -subj "/CN=$who" \
+  in_silence openssl req -newkey rsa:2048 -nodes -subj "/CN=$who" \
     -keyout "$unfinished/$who.key" -out "$unfinished/$who.csr"
   # Each is server and client: the archive is called, and calls the node.
   printf '%s\n' "subjectAltName=$names" basicConstraints=critical,CA:false \
     keyUsage=critical,digitalSignature,keyEncipherment extendedKeyUsage=serverAuth,clientAuth >"$unfinished/extensions"
   in_silence openssl x509 -req -days 30 -in "$unfinished/$who.csr" -extfile "$unfinished/extensions" \
     -CA "$unfinished/authority.crt" -CAkey "$unfinished/authority.key" -CAcreateserial -out "$unfinished/$who.crt"
-  cat "$unfinished/$who.key" "$unfinished/$who.crt" >"$unfinished/$who.pem" # as Orthanc's HTTP wants it
 done
 rm -f "$unfinished"/*.csr "$unfinished"/*.srl "$unfinished/extensions" "$unfinished/log"
 mkdir -p "$HIPPO_CERTIFICATES"

@@ -11,7 +11,7 @@ import pytest
 from .conftest import SCRIPTS
 
 SHELL = sorted(path.name for path in SCRIPTS.glob("*.sh") if path.name != "shared.sh")
-PYTHON = ("accept_dicom", "route_again", "serve_viewer")
+PYTHON = ("accept_dicom", "guard_https", "route_again", "serve_viewer")
 FOREGROUND = ("launch_orthanc.sh", "launch_OHIF.sh", "start_listener.sh", "make_certificates.sh")
 
 
