@@ -22,15 +22,17 @@ if [ ! -f "$ohif/index.html" ]; then
   need openssl openssl
   mkdir -p "$HIPPO_NETWORK_DIR/viewer"
   unfinished=$(mktemp -d "$HIPPO_NETWORK_DIR/viewer/unfinished.XXXXXX") # moved into place whole
-  trap 'rm -rf "$unfinished"' EXIT
+  trap 'stop_all; rm -rf "$unfinished"' EXIT
+  trap 'exit 1' INT TERM HUP
   package=${HIPPO_OHIF_TARBALL:-}
   if [ -z "$package" ]; then
     command -v npm >/dev/null ||
       fail "npm is not installed; on Debian: apt-get install --no-install-recommends npm;" \
         "or set HIPPO_OHIF_TARBALL to the package of @ohif/app $VERSION"
     say "Fetching OHIF $VERSION, once (49 MB)"
-    (cd "$unfinished" && npm pack --silent "@ohif/app@$VERSION" >/dev/null) ||
-      fail "npm could not fetch @ohif/app@$VERSION"
+    (cd "$unfinished" && exec npm pack --silent "@ohif/app@$VERSION" >/dev/null) &
+    CHILDREN=($!) # in the background, where it can be stopped
+    wait "${CHILDREN[0]}" || fail "npm could not fetch @ohif/app@$VERSION"
     package=$unfinished/ohif-app-$VERSION.tgz
   fi
   [ -r "$package" ] || fail "there is no $package"
@@ -41,6 +43,7 @@ if [ ! -f "$ohif/index.html" ]; then
   tar xzf "$package" -C "$unfinished/ohif" --no-same-owner --strip-components=2 --exclude='*.map' \
     --exclude=package/dist/ort --exclude=package/dist/dicom-microscopy-viewer package/dist
   mv -T "$unfinished/ohif" "$ohif" 2>/dev/null || [ -f "$ohif/index.html" ] || fail "nothing can be written to $ohif"
+  CHILDREN=()
   rm -rf "$unfinished"
 fi
 
