@@ -13,6 +13,8 @@ set -euo pipefail
 [ $# -le 1 ] || wrong_use "it takes one study"
 [ $# -eq 0 ] || [ -e "$1" ] || wrong_use "there is no $1"
 SERVER=$SECTION/src/ai_server.py
+DATABASE=$HIPPO_NETWORK_DIR/node.sqlite
+PYTHON=${HIPPO_PYTHON:-python3}
 PLUGIN=${HIPPO_DICOMWEB_PLUGIN:-/usr/share/orthanc/plugins/libOrthancDicomWeb.so}
 
 install_what_is_missing() {
@@ -49,7 +51,7 @@ declare -A NAMES
 start() {
   local name=$1
   shift
-  "$@" &
+  "$@" >&2 & # what we print ourselves is the address alone
   CHILDREN+=($!)
   NAMES[$!]=$name
 }
@@ -73,6 +75,18 @@ wait_until() {
   done
   all_run
 }
+
+# What the node says of the study, in one word and its reason; nothing as long as it works on it.
+node_says() {
+  "$PYTHON" "$SERVER" status --database "$DATABASE" --json 2>/dev/null | "$PYTHON" -c '
+import json, sys
+
+for one in json.load(sys.stdin):
+    if one["study_uid"] == sys.argv[1] and one["state"] in ("done", "warning", "failed"):
+        print(one["state"], one["reason"] or "")
+' "$study"
+}
+node_is_done() { verdict=$(node_says) && [ -n "$verdict" ]; }
 
 report_is_there() {
   local query='{"Level":"Series","Query":{"StudyInstanceUID":"'$study'","SeriesDescription":"HippoVolume.AI*"}}'
@@ -105,15 +119,15 @@ if [ -f "$SERVER" ]; then
   if [ "$HIPPO_TLS" = true ]; then
     fail "the AI node cannot yet send by TLS: start the other pieces by their own scripts"
   fi
-  start "AI node" "${HIPPO_PYTHON:-python3}" "$SERVER" --incoming "$HIPPO_INCOMING" --output-dir "$HIPPO_RESULTS" \
-    --database "$HIPPO_NETWORK_DIR/node.sqlite" --quiet-seconds "$HIPPO_QUIET_SECONDS" "${archive[@]}"
+  start "AI node" "$PYTHON" "$SERVER" --incoming "$HIPPO_INCOMING" --output-dir "$HIPPO_RESULTS" \
+    --database "$DATABASE" --quiet-seconds "$HIPPO_QUIET_SECONDS" "${archive[@]}"
 else
   say "There is no AI node yet ($SERVER): the study will be routed, and no report will come."
 fi
 wait_until "the listener does not answer" 600 listener_answers
 wait_until "the archive does not answer" 600 archive_answers
 wait_until "the viewer does not answer" 600 viewer_answers
-if [ $node = true ]; then wait_until "the AI node does not begin" 600 test -s "$HIPPO_NETWORK_DIR/node.sqlite"; fi
+if [ $node = true ]; then wait_until "the AI node does not begin" 600 test -s "$DATABASE"; fi
 
 study=$("$HERE/send_volume.sh" "$@")
 study=${study%%$'\n'*}
@@ -122,8 +136,10 @@ address="$VIEWER_URL/viewer?StudyInstanceUIDs=$study"
 if [ $node = true ]; then
   say "Waiting for the report: the archive routes after $HIPPO_STABLE_SECONDS s without news, the node measures" \
     "after $HIPPO_QUIET_SECONDS s more."
-  wait_until "no report came within ${HIPPO_REPORT_SECONDS:-600} seconds" "${HIPPO_REPORT_SECONDS:-600}" report_is_there
-  say "The report is there:"
+  limit=${HIPPO_REPORT_SECONDS:-600}
+  wait_until "the AI node was not done within $limit seconds" "$limit" node_is_done
+  report_is_there || fail "the AI node sent no report: $verdict"
+  say "The report is there ($verdict):"
 else
   wait_until "the study did not reach the listener" 600 test -d "$HIPPO_INCOMING/study_$study"
   say "The study is there, and has been routed; its report is missing with the AI node:"
