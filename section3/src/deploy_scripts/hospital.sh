@@ -83,7 +83,7 @@ import json, sys
 
 for one in json.load(sys.stdin):
     if one["study_uid"] == sys.argv[1] and one["state"] in ("done", "warning", "failed"):
-        print(one["state"], one["reason"] or "")
+        print(*filter(None, (one["state"], one["reason"])))
 ' "$study"
 }
 node_is_done() { verdict=$(node_says) && [ -n "$verdict" ]; }
