@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pydicom
 import pytest
 
@@ -199,8 +200,10 @@ def ohif_package(tmp_path_factory, need_program) -> Path:
 
 @pytest.fixture(scope="session")
 def small_study(tmp_path_factory) -> Path:
-    """A HippoCrop and one brain series."""
-    return write_study(tmp_path_factory.mktemp("small") / "study", make_phantom(3), seed=3, brain_series=1)
+    """A HippoCrop, in which the threshold model finds both structures, and one brain series."""
+    volume = np.full((20, 26, 17), 300, np.int16)
+    volume[5:12, 14:20, 4:14], volume[5:12, 6:14, 4:14] = 500, 100
+    return write_study(tmp_path_factory.mktemp("small") / "study", volume, seed=3, brain_series=1)
 
 
 @pytest.fixture(scope="session")

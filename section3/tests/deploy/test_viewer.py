@@ -27,14 +27,20 @@ BROWSER = [
     "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
 ]
 THUMBNAIL = '[data-cy="study-browser-thumbnail"], [data-cy="study-browser-thumbnail-no-image"]'
-# Of each picture that OHIF draws: the brightest value.
-BRIGHTEST = """() => [...document.querySelectorAll('.cornerstone-canvas')].map(canvas => {
+# Of each picture that OHIF draws: the brightest value, and the share of it that has a colour.
+PICTURES = """() => [...document.querySelectorAll('.cornerstone-canvas')].map(canvas => {
   const copy = document.createElement('canvas');
   copy.width = canvas.width; copy.height = canvas.height;
   const context = copy.getContext('2d');
   context.drawImage(canvas, 0, 0);
-  return context.getImageData(0, 0, copy.width, copy.height).data.filter((_, i) => i % 4 != 3)
-    .reduce((most, value) => Math.max(most, value), 0); })"""
+  const values = context.getImageData(0, 0, copy.width, copy.height).data;
+  let brightest = 0, coloured = 0;
+  for (let i = 0; i < values.length; i += 4) {
+    const most = Math.max(values[i], values[i + 1], values[i + 2]);
+    brightest = Math.max(brightest, most);
+    if (most - Math.min(values[i], values[i + 1], values[i + 2]) > 40) coloured += 1;
+  }
+  return {brightest, coloured: 4 * coloured / values.length}; })"""
 
 
 def _start(network, ohif_package, **settings):
@@ -127,16 +133,24 @@ def page(tmp_path, need_program):
         browser.close()
 
 
-def test_the_report_is_seen_in_ohif(network, ohif_package, small_study, result, uid, page, tmp_path):
+def test_report_and_masks_are_seen_in_ohif(network, ohif_package, small_study, result, uid, page, tmp_path):
     url = _start(network, ohif_package)
     assert network.run("send_volume.sh", small_study).returncode == 0
     assert network.run("send_result.sh", result).returncode == 0
-    described = [pydicom.dcmread(path, stop_before_pixels=True).SeriesDescription for path in result.glob("report.dcm")]
+    report, masks = (
+        pydicom.dcmread(result / f"{name}.dcm", stop_before_pixels=True).SeriesDescription
+        for name in ("report", "segmentation")
+    )
     page.goto(f"{url}/viewer?StudyInstanceUIDs={uid(small_study)}")
-    for label in ("HippoCrop", *described):
+    for label in ("HippoCrop", report, masks):
         page.locator(THUMBNAIL).filter(has_text=label).first.wait_for()
-    page.locator(THUMBNAIL).filter(has_text=described[0]).first.dblclick()
-    page.locator('[data-cy="viewport-overlay-top-left"]').filter(has_text=described[0]).first.wait_for()
-    wait_until(lambda: max(page.evaluate(BRIGHTEST), default=0) > 200)
-    page.screenshot(path=tmp_path / "ohif.png")
-    assert (tmp_path / "ohif.png").stat().st_size > 20_000
+
+    page.locator(THUMBNAIL).filter(has_text=report).first.dblclick()
+    page.locator('[data-cy="viewport-overlay-top-left"]').filter(has_text=report).first.wait_for()
+    wait_until(lambda: any(one["brightest"] > 200 for one in page.evaluate(PICTURES)))
+    page.screenshot(path=tmp_path / "report.png")
+
+    page.locator(THUMBNAIL).filter(has_text=masks).first.dblclick()
+    page.locator('[data-cy="viewport-overlay-top-left"]').filter(has_text=masks).first.wait_for()
+    wait_until(lambda: any(one["coloured"] > 0.002 for one in page.evaluate(PICTURES)))  # the crop itself is grey
+    page.screenshot(path=tmp_path / "masks.png")
