@@ -1,5 +1,6 @@
 """The pieces of the network, started by their scripts on free ports, and stopped."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -10,12 +11,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
+from pydicom.errors import InvalidDicomError
 
 from inference_dcm import main
 from phantom import make_phantom, write_study
@@ -31,6 +33,16 @@ def wait_until(condition: Callable[[], object]) -> object:
     while not (found := condition()):
         assert time.monotonic() < give_up
         time.sleep(0.05)
+    return found
+
+
+def instances(paths: Iterable[Path]) -> set[str]:
+    """Their SOPInstanceUIDs; a file that is still being written is none yet."""
+    found = set()
+    for path in paths:
+        if path.is_file():
+            with contextlib.suppress(InvalidDicomError, EOFError, AttributeError):
+                found.add(pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID)
     return found
 
 
@@ -58,9 +70,9 @@ class Network:
     def incoming(self) -> Path:
         return self.folder / "incoming"
 
-    def received(self) -> list[str]:
-        """The names of all files that came to the listener, without the study's folder."""
-        return sorted(path.name for path in self.incoming.rglob("*.dcm"))
+    def received(self) -> set[str]:
+        """What came to the listener."""
+        return instances(self.incoming.rglob("*.dcm"))
 
     def run(self, script: str, *arguments: object, **settings: str) -> subprocess.CompletedProcess:
         """A script that ends by itself, from a folder that is none of ours."""

@@ -11,7 +11,7 @@ import time
 import pydicom
 import pytest
 
-from .conftest import SCRIPTS, wait_until
+from .conftest import SCRIPTS, instances, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("need_network")]
 
@@ -28,14 +28,6 @@ def _files(study):
     return sorted(path for path in study.rglob("*") if path.is_file())
 
 
-def _instances(paths):
-    return {pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID for path in paths}
-
-
-def _received(network):
-    return _instances(network.incoming.rglob("*.dcm"))
-
-
 def _is_stable(network):
     return all(network.ask(f"/studies/{study}")["IsStable"] for study in network.ask("/studies"))
 
@@ -44,7 +36,7 @@ def test_a_study_that_is_sent_arrives_in_a_folder_of_its_own(running, small_stud
     done = running.run("send_volume.sh", small_study)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{uid(small_study)}\n"
-    wait_until(lambda: _received(running) == _instances(_files(small_study)))
+    wait_until(lambda: running.received() == instances(_files(small_study)))
     (folder,) = running.incoming.iterdir()
     assert folder.name == f"study_{uid(small_study)}"
     sent = {pydicom.dcmread(path).SOPInstanceUID: path for path in _files(small_study)}
@@ -85,10 +77,10 @@ def test_a_file_that_the_archive_does_not_take_makes_the_exit_code_1(running, sm
 
 def test_results_are_stored_and_never_routed(running, small_study, result, other_study):
     """Routes everything for a while: each round makes the study news again."""
-    sources = _instances(_files(small_study))
+    sources = instances(_files(small_study))
     assert running.run("send_volume.sh", small_study).returncode == 0
-    wait_until(lambda: _received(running) == sources)
-    objects = _instances(result.rglob("*.dcm"))
+    wait_until(lambda: running.received() == sources)
+    objects = instances(result.rglob("*.dcm"))
     for _ in range(3):
         done = running.run("send_result.sh", result)
         assert done.returncode == 0, done.stderr
@@ -96,8 +88,8 @@ def test_results_are_stored_and_never_routed(running, small_study, result, other
         wait_until(lambda: _is_stable(running))
     # What comes later is routed, so all that was to be routed before has been.
     assert running.run("send_volume.sh", other_study).returncode == 0
-    wait_until(lambda: _received(running) >= _instances(_files(other_study)))
-    assert _received(running) == sources | _instances(_files(other_study))
+    wait_until(lambda: running.received() >= instances(_files(other_study)))
+    assert running.received() == sources | instances(_files(other_study))
     wait_until(lambda: all(job["State"] == "Success" for job in running.ask("/jobs?expand")))
     assert [job["Content"]["InstancesCount"] for job in running.ask("/jobs?expand")].count(len(sources)) == 1
     assert len(running.ask("/jobs")) == 2
@@ -106,9 +98,9 @@ def test_results_are_stored_and_never_routed(running, small_study, result, other
 def test_results_that_come_with_the_study_are_left_out_too(running, small_study, result):
     assert running.run("send_result.sh", result).returncode == 0
     assert running.run("send_volume.sh", small_study).returncode == 0
-    wait_until(lambda: _received(running) == _instances(_files(small_study)))
+    wait_until(lambda: running.received() == instances(_files(small_study)))
     wait_until(lambda: _is_stable(running))
-    assert _received(running) == _instances(_files(small_study))
+    assert running.received() == instances(_files(small_study))
 
 
 def test_a_study_in_two_halves_is_routed_again_and_one_sent_twice_is_not(running, small_study, tmp_path):
@@ -118,9 +110,9 @@ def test_a_study_in_two_halves_is_routed_again_and_one_sent_twice_is_not(running
     for number, path in enumerate(files[::2]):
         shutil.copy(path, half / f"{number}.dcm")
     assert running.run("send_volume.sh", half).returncode == 0
-    wait_until(lambda: _received(running) == _instances(half.iterdir()))
+    wait_until(lambda: running.received() == instances(half.iterdir()))
     assert running.run("send_volume.sh", small_study).returncode == 0
-    wait_until(lambda: _received(running) == _instances(files))
+    wait_until(lambda: running.received() == instances(files))
     assert running.run("send_volume.sh", small_study).returncode == 0
     wait_until(lambda: _is_stable(running))
     assert len(running.ask("/jobs")) == 2
@@ -131,7 +123,7 @@ def test_a_listener_that_was_down_gets_its_study_later(network, small_study):
     assert network.run("send_volume.sh", small_study).returncode == 0
     wait_until(lambda: "is tried again" in network.said("launch_orthanc.sh"))
     network.start("start_listener.sh")
-    wait_until(lambda: _received(network) == _instances(_files(small_study)))
+    wait_until(lambda: network.received() == instances(_files(small_study)))
 
 
 def test_an_archive_that_was_stopped_too_early_routes_at_its_start(network, small_study):
@@ -140,7 +132,7 @@ def test_an_archive_that_was_stopped_too_early_routes_at_its_start(network, smal
     assert network.stop(archive) == 0
     network.start("start_listener.sh")
     network.start("launch_orthanc.sh")
-    wait_until(lambda: _received(network) == _instances(_files(small_study)))
+    wait_until(lambda: network.received() == instances(_files(small_study)))
 
 
 def test_only_known_titles_are_heard_and_no_script_is_run(running):
@@ -205,7 +197,7 @@ def test_a_peer_that_says_nothing_holds_up_nobody(running, small_study):
     with socket.create_connection(("127.0.0.1", port)), socket.create_connection(("127.0.0.1", port)) as other:
         other.sendall(b"GET / HTTP/1.1\r\nHost: nobody of DICOM would say that\r\n\r\n")
         assert running.run("send_volume.sh", small_study).returncode == 0
-        wait_until(lambda: _received(running) == _instances(_files(small_study)))
+        wait_until(lambda: running.received() == instances(_files(small_study)))
 
 
 def test_a_listener_that_is_stopped_in_an_association_ends_soon(network):

@@ -5,10 +5,9 @@ import ssl
 import urllib.error
 from pathlib import Path
 
-import pydicom
 import pytest
 
-from .conftest import wait_until
+from .conftest import instances, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("need_network")]
 
@@ -33,10 +32,6 @@ def stranger(network, tmp_path) -> Path:
 def _tls(trusted, folder, who="scanner"):
     """How echoscu shows a certificate."""
     return "+tls", folder / f"{who}.key", folder / f"{who}.crt", "+cf", trusted / "authority.crt"
-
-
-def _instances(folder):
-    return {pydicom.dcmread(path).SOPInstanceUID for path in folder.rglob("*") if path.is_file()}
 
 
 def test_certificates_are_made_once_and_read_by_their_owner_alone(network):
@@ -64,7 +59,7 @@ def test_a_study_goes_through_and_its_results_back(network, small_study, result,
     network.start("start_listener.sh")
     done = network.run("send_volume.sh", small_study)
     assert (done.returncode, done.stdout) == (0, f"{uid(small_study)}\n"), done.stderr
-    wait_until(lambda: _instances(network.incoming) == _instances(small_study))
+    wait_until(lambda: network.received() == instances(small_study.rglob("*")))
     done = network.run("send_result.sh", result)
     assert done.returncode == 0, done.stderr
     # DICOMweb too.
@@ -119,4 +114,4 @@ def test_a_transfer_that_failed_is_tried_again_by_https(network, small_study):
     assert network.run("send_volume.sh", small_study).returncode == 0
     wait_until(lambda: "is tried again" in network.said("launch_orthanc.sh"))
     network.start("start_listener.sh")
-    wait_until(lambda: _instances(network.incoming) == _instances(small_study))
+    wait_until(lambda: network.received() == instances(small_study.rglob("*")))
