@@ -7,7 +7,7 @@ BIN := .venv/bin
 CLINIC := .venv-clinic/bin
 DATA := $(or $(HIPPO_DATA),data)
 
-.PHONY: help demo test quick fuzz eda have-data train models constraints clean
+.PHONY: help demo hospital test quick fuzz eda have-data train models constraints clean
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # first look for data, then install
 
@@ -22,6 +22,9 @@ demo: .venv-clinic/ready  ## a DICOM study in, its hippocampus volumes and repor
 	fi; \
 	echo "Measuring $$study"; \
 	$(CLINIC)/python section3/src/inference_dcm.py "$$study" --output-dir section3/out/demo
+
+hospital: .venv-clinic/ready  ## the clinic's network here: archive, listener, AI node, viewer; sends a study and says where to look
+	@HIPPO_PYTHON="$(abspath $(CLINIC)/python)" section3/src/deploy_scripts/hospital.sh
 
 test: .venv/ready  ## lint and all tests (downloads torch once)
 	$(BIN)/ruff check .
