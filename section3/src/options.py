@@ -1,23 +1,36 @@
 """The options that the programs have in common, and what they make of them."""
 
+from __future__ import annotations
+
 import argparse
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from archive.dicomweb import DicomWebArchive, parse_url
 from archive.dimse import DimseArchive
-from archive.sending import send_to_archive
+from archive.sending import Archive, Patience, send_to_archive
 from common.send_outcome import SendOutcome
 from reading.dicom_series import UID_TEXT
 from reading.series_rules import DEFAULT_RULES, load_rules
 from study.setup import SetupFiles
 
 DEFAULT_MODEL = Path(__file__).resolve().parents[1] / "model" / "model.onnx"
+ONE_ATTEMPT = Patience(pauses=())
 
 
 def add_common_options(parser: argparse.ArgumentParser) -> None:
     """The options that one study and many have in common."""
+    add_node_options(parser)
+    parser.add_argument(
+        "--require-sent", action="store_true", help="results that the archive did not confirm end with exit code 1"
+    )
+
+
+def add_node_options(parser: argparse.ArgumentParser) -> None:
+    """Those that a program which never ends has too."""
     parser.add_argument("--output-dir", type=Path, metavar="DIR", help="where the results go")
     parser.add_argument(
         "--pseudonymous",
@@ -38,9 +51,6 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
         help="send the results there (STOW-RS), with the credentials in DICOMWEB_TOKEN, or DICOMWEB_USER and "
         "DICOMWEB_PASSWORD",
     )
-    parser.add_argument(
-        "--require-sent", action="store_true", help="results that the archive did not confirm end with exit code 1"
-    )
     parser.add_argument("--ca-file", type=Path, metavar="FILE", help="certificates to trust instead of the system's")
 
 
@@ -51,13 +61,34 @@ def setup_files(args: argparse.Namespace) -> SetupFiles:
 
 def sender(args: argparse.Namespace) -> Callable[[list[Path]], SendOutcome] | None:
     """How to send, as the options say; None where nobody asked for it."""
+    archive = _archive(args)
+    return partial(send_to_archive, archive=archive) if archive else None
+
+
+def destinations(
+    args: argparse.Namespace, more: Iterable[Archive] = ()
+) -> dict[str, Callable[[list[Path]], SendOutcome]]:
+    """How to send, by the name of where to: the archive that the options name, and more.
+
+    Each has one attempt at a time, as whoever keeps a queue makes its own pauses.
+    """
+    archives = [archive for archive in (_archive(args), *more) if archive]
+    return {
+        str(archive): partial(send_to_archive, archive=replace(archive, patience=ONE_ATTEMPT)) for archive in archives
+    }
+
+
+def _archive(args: argparse.Namespace) -> Archive | None:
     if args.send_to_orthanc:
-        archive = DimseArchive(args.orthanc_host, args.orthanc_port, args.orthanc_aec)
-    elif args.dicomweb:
-        archive = DicomWebArchive(args.dicomweb, args.ca_file)
-    else:
-        return None
-    return partial(send_to_archive, archive=archive)
+        return DimseArchive(args.orthanc_host, args.orthanc_port, args.orthanc_aec)
+    return DicomWebArchive(args.dicomweb, args.ca_file) if args.dicomweb else None
+
+
+def archive_at(text: str) -> Archive:
+    """The archive at AET@HOST:PORT, or at the address of a DICOMweb service."""
+    if found := re.fullmatch(r"([^@:/]{1,16})@([^@:/]+):(\d{1,5})", text):
+        return DimseArchive(found[2], int(found[3]), found[1])
+    return DicomWebArchive(_dicomweb_url(text))
 
 
 def _dicomweb_url(text: str) -> str:
