@@ -96,11 +96,16 @@ def _serve(argv: list[str]) -> int:
     if not args.incoming.is_dir():
         print(f"{args.incoming} is no folder; expected the one where the listener writes", file=sys.stderr)
         return 2
+    output_dir = (args.output_dir or DEFAULT_OUTPUT).resolve()
+    for path in (output_dir, args.database.resolve()):
+        if path.is_relative_to(args.incoming.resolve()):
+            print(f"{path} lies in {args.incoming}, where all is taken for input", file=sys.stderr)
+            return 2
     try:
         files_of_setup = setup_files(args)
         settings = Settings(
             database=args.database.absolute(),
-            output_dir=(args.output_dir or DEFAULT_OUTPUT).absolute(),
+            output_dir=output_dir,
             setup_files=files_of_setup,
             setup_digest=files_of_setup.load().digest,
             destinations=destinations(args, args.also_send_to),

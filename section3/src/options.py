@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,9 +12,9 @@ from pathlib import Path
 from archive.dicomweb import DicomWebArchive, parse_url
 from archive.dimse import DimseArchive
 from archive.sending import Archive, Patience, send_to_archive
-from common.send_outcome import SendOutcome
 from reading.dicom_series import UID_TEXT
 from reading.series_rules import DEFAULT_RULES, load_rules
+from study.process_study import Send
 from study.setup import SetupFiles
 
 DEFAULT_MODEL = Path(__file__).resolve().parents[1] / "model" / "model.onnx"
@@ -59,23 +59,23 @@ def setup_files(args: argparse.Namespace) -> SetupFiles:
     return SetupFiles(args.model_path.absolute(), load_rules(args.rules), args.pseudonymous)
 
 
-def sender(args: argparse.Namespace) -> Callable[[list[Path]], SendOutcome] | None:
+def sender(args: argparse.Namespace) -> Send | None:
     """How to send, as the options say; None where nobody asked for it."""
     archive = _archive(args)
     return partial(send_to_archive, archive=archive) if archive else None
 
 
-def destinations(
-    args: argparse.Namespace, more: Iterable[Archive] = ()
-) -> dict[str, Callable[[list[Path]], SendOutcome]]:
+def destinations(args: argparse.Namespace, more: Iterable[Archive] = ()) -> dict[str, Send]:
     """How to send, by the name of where to: the archive that the options name, and more.
 
     Each has one attempt at a time, as whoever keeps a queue makes its own pauses.
     """
-    archives = [archive for archive in (_archive(args), *more) if archive]
-    return {
-        str(archive): partial(send_to_archive, archive=replace(archive, patience=ONE_ATTEMPT)) for archive in archives
-    }
+    found = {}
+    for archive in filter(None, (_archive(args), *more)):
+        if isinstance(archive, DicomWebArchive):
+            archive = replace(archive, ca_file=args.ca_file)
+        found[str(archive)] = partial(send_to_archive, archive=replace(archive, patience=ONE_ATTEMPT))
+    return found
 
 
 def _archive(args: argparse.Namespace) -> Archive | None:

@@ -77,13 +77,13 @@ class AiNode:
         self.couriers = [Courier(settings, name) for name in settings.destinations]
         self._running: dict[Future, Claim] = {}
         self._awake = threading.Event()
+        self._stop_asked = False
         self._stopping = threading.Event()
         self._troubles: dict[str, str] = {}  # told once, not at every step
 
     def stop(self) -> None:
-        """Finish what is in work, and begin nothing new."""
-        self._stopping.set()
-        self._awake.set()
+        """Finish what is in work, and begin nothing new. No more than this, as handlers of signals may call it."""
+        self._stop_asked = True
 
     def serve(self) -> None:
         """Work until stop() is called, and finish what is in work. Raises QueueError if it cannot even begin."""
@@ -96,6 +96,8 @@ class AiNode:
                     self.step(queue)
                     self._awake.wait(TICK)
                     self._awake.clear()
+                    if self._stop_asked:
+                        self._stopping.set()
             finally:
                 self._stopping.set()
                 for thread in threads:
@@ -131,6 +133,8 @@ class AiNode:
             claim = self._running.pop(future)
             try:
                 state = future.result()
+            except QueueError:
+                state = LOST
             except Exception as error:  # noqa: BLE001  engines differ in what they raise
                 stop = failure_of(error)
                 try:

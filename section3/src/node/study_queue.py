@@ -1,7 +1,7 @@
 """The queue of studies: one SQLite file, and the only source that speaks SQL.
 
 studies      one row a study, by its StudyInstanceUID, in one of STATES. Late slices begin its next round; they wait
-             while somebody works on it. `files` is what has come of it: path in the incoming folder, size, time.
+             while somebody works on it. `files` is what lies there of it: path in the incoming folder, size, time.
 deliveries   one row a study and destination; it counts while its round is the study's, and its study is sending.
 transitions  what became of a study and when, for people and tests. Nothing here is read by the node itself.
 
@@ -41,7 +41,8 @@ CREATE TABLE IF NOT EXISTS studies (
     round INTEGER NOT NULL DEFAULT 1,
     state TEXT NOT NULL DEFAULT 'discovered',
     complete INTEGER NOT NULL DEFAULT 0,  -- nothing more is waited for
-    files TEXT NOT NULL,
+    files TEXT NOT NULL,                  -- none once they are put away
+    arrived INTEGER NOT NULL DEFAULT 0,   -- how many
     seen REAL NOT NULL,                   -- the first file of this round
     due REAL NOT NULL DEFAULT 0,          -- not before
     attempts INTEGER NOT NULL DEFAULT 0,  -- claims, as a node that dies can count nothing afterwards
@@ -67,6 +68,8 @@ CREATE TABLE IF NOT EXISTS deliveries (
     detail TEXT,
     PRIMARY KEY (study_uid, destination)
 );
+CREATE INDEX IF NOT EXISTS studies_by_state ON studies (state, due);
+CREATE INDEX IF NOT EXISTS untidy_studies ON studies (state) WHERE NOT tidy;
 CREATE INDEX IF NOT EXISTS deliveries_by_state ON deliveries (destination, state, due);
 CREATE TABLE IF NOT EXISTS transitions (
     number INTEGER PRIMARY KEY,
@@ -180,16 +183,18 @@ class StudyQueue:
         with self._transaction() as now:
             row = self._study(study_uid)
             if row is None:
-                values = {"study_uid": study_uid, "files": json.dumps(files), "seen": now}
-                self._run("INSERT INTO studies (study_uid, files, seen) VALUES (:study_uid, :files, :seen)", **values)
-                self._to(study_uid, DISCOVERED)
+                self._run(
+                    "INSERT INTO studies (study_uid, files, seen) VALUES (:uid, '{}', :now)", uid=study_uid, now=now
+                )
+                self._to(study_uid, DISCOVERED, files=json.dumps(files), arrived=len(files))
             else:
                 known = json.loads(row["files"])
                 is_new = any(known.get(path) != one for path, one in files.items())
                 if is_new and row["state"] in IN_WORK:
                     return False
                 if is_new:
-                    self._set(study_uid, files=json.dumps({**known, **files}), complete=0, tidy=0)
+                    merged = {**known, **files}
+                    self._set(study_uid, files=json.dumps(merged), arrived=len(merged), complete=0, tidy=0)
                 if is_new and row["state"] != DISCOVERED:
                     fresh = {"round": row["round"] + 1, "seen": now, "attempts": 0, "due": 0}
                     self._to(study_uid, DISCOVERED, code=None, reason=None, outcome=None, **fresh)
@@ -323,7 +328,7 @@ class StudyQueue:
         """Its input was put away; with `pause`, it could not be, and shall be tried again after so many seconds."""
         with self._transaction() as now:
             if self._study(study_uid)["state"] in FINAL:
-                self._set(study_uid, **({"tidy": 1} if pause is None else {"due": now + pause}))
+                self._set(study_uid, **({"tidy": 1, "files": "{}"} if pause is None else {"due": now + pause}))
 
     def retry(self, study_uid: str) -> str:
         """Begin again with what was set aside: the sending where that failed, else the work. Returns the state.
@@ -354,10 +359,10 @@ class StudyQueue:
             deliveries.setdefault(row["study_uid"], []).append(one)
         for row in self._rows("SELECT * FROM studies ORDER BY changed DESC, study_uid"):
             keys = ("study_uid", "round", "state", "code", "reason", "attempts", "changed")
-            one = {key: row[key] for key in keys}
+            one = {**{key: row[key] for key in keys}, "files": row["arrived"]}
             waits = row["state"] == DISCOVERED and row["complete"]
             one["next_try_in"] = round(max(0, row["due"] - now), 1) if waits else None
-            found.append({**one, "files": len(json.loads(row["files"])), "deliveries": deliveries.get(row[0], [])})
+            found.append({**one, "deliveries": deliveries.get(row["study_uid"], [])})
         return found
 
     def transitions(self, study_uid: str) -> list[tuple[int, str]]:

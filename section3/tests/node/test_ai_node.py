@@ -10,7 +10,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from node import claimed_study
+from node import claimed_study, incoming
 from node.claimed_study import LOST, ClaimedStudy, work_on_claim
 from node.engines import ProcessExecutor
 from node.incoming import DONE, FAILED, OWN, UNIDENTIFIED, Incoming
@@ -212,6 +212,24 @@ def test_what_is_no_study_is_set_aside(bench, arrive):
     bench.settle()
     assert (bench.state(UNIDENTIFIED), bench.row(UNIDENTIFIED)["code"]) == ("failed", "no-dicom")
     assert [path.name for path in list_files(bench.incoming / FAILED)] == ["notes.txt"]
+    assert bench.state(uid) == "done"
+
+
+def test_a_folder_that_cannot_be_read_is_tried_again_then_set_aside_whole(bench, arrive, monkeypatch):
+    """Nobody may forbid root to read, so that list_files says here what it says of such a folder: itself."""
+    unreadable = bench.incoming / "st_unreadable"
+    unreadable.mkdir()
+    (unreadable / "slice").write_bytes(b"unseen")
+    usual = incoming.list_files
+    monkeypatch.setattr(incoming, "list_files", lambda path: [path] if path == unreadable else usual(path))
+    uid = arrive()
+    bench.settle()
+    assert (bench.state(UNIDENTIFIED), bench.row(UNIDENTIFIED)["code"]) == ("discovered", "cannot-read")
+    for _ in range(3):
+        bench.clock.wait(100)
+        bench.step(2)
+    assert (bench.state(UNIDENTIFIED), bench.row(UNIDENTIFIED)["code"]) == ("failed", "cannot-read")
+    assert (bench.incoming / FAILED / UNIDENTIFIED / "st_unreadable" / "slice").read_bytes() == b"unseen"
     assert bench.state(uid) == "done"
 
 

@@ -7,9 +7,9 @@ import pytest
 
 from archive.dicomweb import DicomWebArchive
 from archive.dimse import DimseArchive
-from archive.sending import send_to_archive
+from archive.sending import Patience, send_to_archive
 from common.refusal import Failure
-from options import DEFAULT_MODEL, add_common_options, sender, setup_files
+from options import DEFAULT_MODEL, add_common_options, archive_at, destinations, sender, setup_files
 from reading.series_rules import load_rules
 
 
@@ -38,6 +38,18 @@ def test_by_dicomweb_it_goes_to_the_address(tmp_path):
     send = sender(parse("--dicomweb", "https://pacs/dicom-web/", "--ca-file", str(tmp_path / "ca.pem")))
     expected = DicomWebArchive("https://pacs/dicom-web", tmp_path / "ca.pem")
     assert (send.func, send.keywords) == (send_to_archive, {"archive": expected})
+
+
+def test_a_node_sends_to_all_that_are_named_with_one_attempt_at_a_time(tmp_path):
+    args = parse("--send-to-orthanc", "--ca-file", str(tmp_path / "ca.pem"))
+    found = destinations(args, [archive_at("MORE@pacs:104"), archive_at("https://pacs/dicom-web")])
+    once = Patience(pauses=())
+    assert {name: send.keywords["archive"] for name, send in found.items()} == {
+        "ORTHANC at localhost:4242": DimseArchive("localhost", 4242, "ORTHANC", patience=once),
+        "MORE at pacs:104": DimseArchive("pacs", 104, "MORE", patience=once),
+        "https://pacs/dicom-web": DicomWebArchive("https://pacs/dicom-web", tmp_path / "ca.pem", patience=once),
+    }
+    assert destinations(parse()) == {}
 
 
 def test_what_nobody_asked_for_is_not_sent():
