@@ -16,7 +16,7 @@ from pathlib import Path
 
 from common.send_outcome import SendOutcome
 from node.batch import failure_of
-from node.claimed_study import LOST, ClaimedStudy, work_on_claim
+from node.claimed_study import LOST, ClaimedStudy, warm_up, work_on_claim
 from node.engines import Engine
 from node.incoming import UNIDENTIFIED, Incoming
 from node.study_queue import (
@@ -37,6 +37,7 @@ from study.study_result import read_result
 TICK = 0.5  # seconds between two looks at the folder
 LEASE = 60  # seconds that a study of a node which was killed must wait; renewed at every tick
 TIDY_PAUSE = 60  # seconds before input that could not be put away is tried again
+FORGET_PAUSE = 3600  # seconds between two looks for input that was kept long enough
 
 Tell = Callable[[str], None]
 
@@ -78,6 +79,7 @@ class AiNode:
         self._running: dict[Future, Claim] = {}
         self._awake = threading.Event()
         self._stop_asked = False
+        self._forget_at = 0.0
         self._stopping = threading.Event()
         self._troubles: dict[str, str] = {}  # told once, not at every step
 
@@ -88,6 +90,9 @@ class AiNode:
     def serve(self) -> None:
         """Work until stop() is called, and finish what is in work. Raises QueueError if it cannot even begin."""
         with self.settings.queue() as queue:
+            setup_files, setup_digest = self.settings.setup_files, self.settings.setup_digest
+            for _ in range(self.engine.workers):  # what goes wrong with it will go wrong with a study, and be told
+                self.engine.executor.submit(warm_up, setup_files, setup_digest, self.engine.threads)
             threads = [threading.Thread(target=courier.serve, args=(self._stopping,)) for courier in self.couriers]
             for thread in threads:
                 thread.start()
@@ -168,7 +173,7 @@ class AiNode:
         return ClaimedStudy(claim, task, settings.database, names, settings.work_pauses, settings.clock)
 
     def _tidy(self, queue: StudyQueue) -> None:
-        """Put away the input of what is finished; forget what was kept long enough."""
+        """Put away the input of what is finished; now and then, forget what was kept long enough."""
         for study_uid, files, well in queue.untidy():
             try:
                 self.incoming.put_away(study_uid, files, well)
@@ -176,7 +181,9 @@ class AiNode:
                 queue.tidied(study_uid, pause=TIDY_PAUSE)
                 raise
             queue.tidied(study_uid)
-        if self.settings.keep_days is not None:
+        now = self.settings.clock()
+        if self.settings.keep_days is not None and now >= self._forget_at:
+            self._forget_at = now + FORGET_PAUSE
             self.incoming.forget(self.settings.keep_days)
 
 

@@ -33,6 +33,7 @@ from node.study_queue import (
 )
 from node.study_worker import StudyTask, load_setup, proven_result
 from study.process_study import process_single_study
+from study.setup import SetupFiles
 from study.study_outputs import write_outputs
 from study.study_result import StudyResult
 
@@ -64,6 +65,13 @@ class _ToldAgent:
     def single_volume_inference(self, volume: Any) -> Any:
         self.tell()
         return self.agent.single_volume_inference(volume)
+
+
+def warm_up(setup_files: SetupFiles, digest: str, threads: int) -> None:
+    """Load in this process what takes a second, so that the first study need not wait. Raises Failure: bad-model."""
+    import highdicom  # noqa: F401
+
+    load_setup(setup_files, digest, threads)
 
 
 def work_on_claim(one: ClaimedStudy) -> str:

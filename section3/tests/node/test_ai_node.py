@@ -1,8 +1,10 @@
 """From the folder to the archive, with a clock that the test turns: nothing is lost, and nothing done twice."""
 
 import errno
+import itertools
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pydicom
 import pytest
 
 from node import claimed_study, incoming
+from node.ai_node import FORGET_PAUSE
 from node.claimed_study import LOST, ClaimedStudy, work_on_claim
 from node.engines import ProcessExecutor
 from node.incoming import DONE, FAILED, OWN, UNIDENTIFIED, Incoming
@@ -319,6 +322,36 @@ def test_a_study_that_crashes_its_worker_is_set_aside_and_the_rest_goes_on(bench
     assert (bench.state(bad), bench.row(bad)["code"]) == ("failed", "worker-died")
     assert list_files(bench.incoming / FAILED / bad)
     assert bench.state(good) == "done"
+
+
+def test_input_is_kept_as_long_as_is_said(make_bench, arrive):
+    bench = make_bench(keep_days=30)
+    uid = arrive()
+    bench.settle()
+    os.utime(bench.incoming / DONE / uid, (1e9, 1e9))
+    bench.step()
+    assert (bench.incoming / DONE / uid).exists()  # nobody looks so often
+    bench.clock.wait(FORGET_PAUSE)
+    bench.step()
+    assert not (bench.incoming / DONE / uid).exists()
+    assert bench.state(uid) == "done"
+
+
+def test_a_wall_clock_that_jumps_loses_nothing_and_doubles_nothing(make_bench, arrive, archive, monkeypatch):
+    archive.up = False
+    bench = make_bench({"archive": archive})
+    usual, jumps = time.time, itertools.cycle([0, 1e8, -1e8, 5e8])
+    monkeypatch.setattr(time, "time", lambda: usual() + next(jumps))
+    uid = arrive()
+    bench.settle()
+    asked = archive.asked
+    bench.step(5)
+    assert archive.asked == asked  # the pause is not over, whatever that clock says
+    archive.up = True
+    bench.clock.wait(10)
+    bench.step(2)
+    assert states(bench, uid) == [*WHOLE_WAY, "done"]
+    assert waiting(bench) == []
 
 
 # --- several nodes, and nodes that die --------------------------------------------------------------------------------

@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pydicom
@@ -161,7 +163,8 @@ def send(port: int, folder: Path) -> None:
 
 
 @pytest.fixture
-def node(tmp_path, listener) -> Iterator[subprocess.Popen]:
+def start_node(tmp_path) -> Iterator[Callable[[], subprocess.Popen]]:
+    """start_node() starts one; all have one folder, database and output folder."""
     command = [
         sys.executable,
         ai_server.__file__,
@@ -171,9 +174,12 @@ def node(tmp_path, listener) -> Iterator[subprocess.Popen]:
         tmp_path / "out",
     ]
     options = ["--database", tmp_path / "queue.sqlite3", "--quiet-seconds", "1", "--max-workers", "1"]
-    with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        yield process
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    started: list[subprocess.Popen] = []
+    yield lambda: started.append(subprocess.Popen([*command, *options], **pipes)) or started[-1]
+    for process in started:
         process.kill()
+        process.communicate()
 
 
 def _all_finished(database: Path, studies: dict[int, Path]) -> bool:
@@ -187,7 +193,8 @@ def _all_finished(database: Path, studies: dict[int, Path]) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
-def test_from_the_listener_to_the_results_until_it_is_stopped(tmp_path, listener, node, end, capsys):
+def test_from_the_listener_to_the_results_until_it_is_stopped(tmp_path, listener, start_node, end, capsys):
+    node = start_node()
     studies = {seed: write_study(tmp_path / f"{seed}", seed=seed, brain_series=1) for seed in (1, 2)}
     uids = {str(pydicom.dcmread(list_files(folder)[0]).StudyInstanceUID) for folder in studies.values()}
     for folder in studies.values():
@@ -208,3 +215,29 @@ def test_from_the_listener_to_the_results_until_it_is_stopped(tmp_path, listener
         assert told[uid]["state"] in ("done", "warning") and told[uid]["code"] is None
     arrived = [path for folder in studies.values() for path in list_files(folder)]
     assert len(list_files(tmp_path / "incoming")) == len(arrived)
+
+
+@pytest.mark.slow
+def test_two_nodes_share_the_work_and_do_nothing_twice(tmp_path, start_node):
+    studies = {seed: write_study(tmp_path / "incoming" / f"{seed}", seed=seed, brain_series=0) for seed in range(6)}
+    uids = [str(pydicom.dcmread(list_files(folder)[0]).StudyInstanceUID) for folder in studies.values()]
+    arrived = sorted(path.name for path in list_files(tmp_path / "incoming"))
+    nodes = [start_node(), start_node()]
+    lines = {node: [] for node in nodes}
+    threads = [threading.Thread(target=lambda node=node: lines[node].extend(node.stdout)) for node in nodes]
+    for thread in threads:
+        thread.start()
+    with StudyQueue(tmp_path / "queue.sqlite3") as queue:
+        while sum(one["state"] in FINAL for one in queue.studies()) < len(uids):
+            assert all(node.poll() is None for node in nodes), lines
+            time.sleep(0.05)
+        for node in nodes:
+            node.send_signal(signal.SIGTERM)
+            assert node.wait(LONG) == 0
+        for thread in threads:
+            thread.join(LONG)
+        for uid in uids:
+            states = [state for _, state in queue.transitions(uid)]
+            assert [states.count(state) for state in ("discovered", "inferring", "sending")] == [1, 1, 1]
+    assert sum("round 1" in line for told in lines.values() for line in told) == len(uids)
+    assert sorted(path.name for path in list_files(tmp_path / "incoming")) == arrived
