@@ -21,6 +21,7 @@ from pathlib import Path
 
 import clinic_environment  # noqa: F401  before anything that may be missing
 from common.refusal import Stop
+from common.start import limit_memory
 from node.ai_node import LEASE, AiNode, Settings
 from node.engines import local_engine
 from node.incoming import Incoming
@@ -186,4 +187,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    limit_memory()
     sys.exit(main())

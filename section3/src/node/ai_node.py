@@ -43,7 +43,8 @@ Tell = Callable[[str], None]
 
 
 def print_line(line: str) -> None:
-    print(line, flush=True)
+    with suppress(OSError):  # nobody reads any more: no reason to stop
+        print(line, flush=True)
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class AiNode:
         self._running: dict[Future, Claim] = {}
         self._awake = threading.Event()
         self._stop_asked = False
-        self._forget_at = 0.0
+        self._renew_at = self._forget_at = 0.0
         self._stopping = threading.Event()
         self._troubles: dict[str, str] = {}  # told once, not at every step
 
@@ -121,16 +122,22 @@ class AiNode:
         trouble = ""
         try:
             part(queue)
-        except (OSError, QueueError) as error:
-            trouble = f"{name}: {getattr(error, 'strerror', None) or error}"
+        except QueueError as error:
+            trouble = f"{name}: {error}"
+        except Exception as error:  # noqa: BLE001  whatever one study brings about, the node goes on with the others
+            trouble = f"{name}: {getattr(error, 'strerror', None) or type(error).__name__}"
         if trouble and self._troubles.get(name) != trouble:
             self.settings.tell(f"trouble with the {trouble}; it is tried again")
         self._troubles[name] = trouble
 
     def _renew(self, queue: StudyQueue) -> None:
-        tokens = [claim.token for claim in self._running.values()]
-        tokens += [token for courier in self.couriers if (token := courier.token)]
-        queue.renew(tokens, self.settings.lease)
+        """Long before the claims end, and not at every step, as each time waits for the disk."""
+        now = self.settings.clock()
+        if now >= self._renew_at:
+            tokens = [claim.token for claim in self._running.values()]
+            tokens += [token for courier in self.couriers if (token := courier.token)]
+            queue.renew(tokens, self.settings.lease)
+            self._renew_at = now + self.settings.lease / 5
 
     def _collect(self, queue: StudyQueue) -> None:
         """What has become of the work that is over. What cannot be told now comes again when its lease ends."""

@@ -17,12 +17,13 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from common.refusal import Failure
 from node.study_queue import Files, StudyQueue
-from reading.dicom_file import Instance, read_instance
+from reading.dicom_file import DICOM_ERRORS, Instance, read_instance
 from reading.dicom_series import UID_TEXT, Series, list_files
 from reading.series_rules import is_ours
 from study.study_result import sha256_of
@@ -31,6 +32,7 @@ DONE, FAILED, OWN = "done", "failed", "own"
 PLACES = (DONE, FAILED, OWN)
 UNIDENTIFIED = "unidentified"  # in place of the UID, what belongs to no study
 DAY = 86400  # seconds
+SHARE = 5  # of the time, one part for looking and so many for other things
 
 
 @dataclass(frozen=True)
@@ -61,20 +63,34 @@ class Incoming:
         self._kept: dict[str, Kept] = {}
         self._groups: dict[tuple[str, bool], Group] = {}
         self._empty: dict[Path, float] = {}  # since when
+        self._look_at = 0.0
 
     def watch(self, queue: StudyQueue) -> None:
-        """Tell the queue what is there. Raises OSError where the folder cannot be listed, QueueError."""
-        self._look()
+        """Tell the queue what is there. Raises QueueError, OSError where the folder cannot be listed.
+
+        Where there is so much that looking takes long, as when no archive took results for a day, it is done less
+        often.
+        """
         now = self._clock()
+        if now < self._look_at:
+            return
+        self._look()
+        self._look_at = self._clock() + SHARE * (self._clock() - now)
+        trouble = None
         for (study_uid, ours), group in self._groups.items():
             quiet = now - group.since >= self.quiet
             overdue = now - group.first >= self.longest
-            if ours:
-                if quiet:
+            if ours and quiet:
+                try:
                     self._put(study_uid, group.files, OWN)
-            elif not group.settled and (study_uid != UNIDENTIFIED or quiet or overdue):  # it may be half written
+                except OSError as error:  # told when all the others have had their turn
+                    trouble = error
+            # What belongs to no study may be half written.
+            elif not ours and not group.settled and (study_uid != UNIDENTIFIED or quiet or overdue):
                 group.settled = queue.observe(study_uid, group.files, quiet, self.longest)
         queue.complete_overdue(self.longest)
+        if trouble:
+            raise trouble
 
     def files_of(self, study_uid: str, files: Files) -> list[Path]:
         """All that there is of a study: what came for this round, and what was put away with earlier ones."""
@@ -160,9 +176,9 @@ class Incoming:
         if not empty:
             self._empty.pop(folder, None)
         elif self._clock() - self._empty.setdefault(folder, self._clock()) >= max(self.longest, self.quiet):
-            for one in sorted(folder.rglob("*"), reverse=True):
-                _remove_if_empty(one)
-            _remove_if_empty(folder)
+            with suppress(OSError):  # it does no harm
+                for one in [*sorted(folder.rglob("*"), reverse=True), folder]:
+                    _remove_if_empty(one)
             del self._empty[folder]
 
 
@@ -170,11 +186,11 @@ def _identify(path: Path) -> tuple[str | None, bool]:
     """The StudyInstanceUID of a file, None where it cannot be told, and whether it is a result of ours."""
     try:
         instance = read_instance(path, digest=False)
-    except Failure:
+        if not isinstance(instance, Instance) or not UID_TEXT.fullmatch(instance.text("StudyInstanceUID")):
+            return None, False
+        return instance.text("StudyInstanceUID"), is_ours(Series("", [instance]))
+    except (Failure, MemoryError, *DICOM_ERRORS):
         return None, False
-    if not isinstance(instance, Instance) or not UID_TEXT.fullmatch(instance.text("StudyInstanceUID")):
-        return None, False
-    return instance.text("StudyInstanceUID"), is_ours(Series("", [instance]))
 
 
 def _signature(path: Path) -> list[int] | None:

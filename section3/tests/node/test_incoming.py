@@ -8,6 +8,7 @@ from pathlib import Path
 import pydicom
 import pytest
 
+from node import incoming as module
 from node.incoming import DONE, FAILED, OWN, UNIDENTIFIED, Incoming
 from node.study_queue import StudyQueue
 from phantom import StudyHeader, make_phantom, write_series
@@ -175,6 +176,49 @@ def test_our_own_results_beside_a_study_are_left_out_of_it(incoming, queue, cloc
     clock.wait(QUIET)
     incoming.watch(queue)
     assert claims(queue) == {uid: 6}
+
+
+def test_a_file_that_breaks_its_reader_holds_up_no_other(incoming, queue, clock, receive, folder, monkeypatch):
+    uid = receive()
+    (folder / "bomb").write_bytes(b"DICM" * 100)
+    usual = module.read_instance
+
+    def read(path, digest):
+        if path.name == "bomb":
+            raise MemoryError
+        return usual(path, digest)
+
+    monkeypatch.setattr(module, "read_instance", read)
+    incoming.watch(queue)
+    clock.wait(QUIET)
+    incoming.watch(queue)
+    assert claims(queue) == {uid: 6, UNIDENTIFIED: 1}
+
+
+def test_own_results_that_cannot_be_moved_hold_up_no_other(incoming, queue, clock, receive, folder):
+    receive(2, "back", description="HippoVolume.AI report")
+    uid = receive(1)
+    (folder / OWN).write_text("in the way")
+    incoming.watch(queue)
+    clock.wait(QUIET)
+    with pytest.raises(OSError):
+        incoming.watch(queue)
+    assert claims(queue) == {uid: 6}
+
+
+def test_a_folder_in_which_looking_takes_long_is_looked_at_less_often(incoming, queue, clock, receive, monkeypatch):
+    looks, usual = [], incoming._look
+
+    def slow():
+        looks.append(clock.now)
+        clock.wait(10)
+        usual()
+
+    monkeypatch.setattr(incoming, "_look", slow)
+    for _ in range(200):
+        incoming.watch(queue)
+        clock.wait(1)
+    assert [int(one - looks[0]) for one in looks[:3]] == [0, 60, 120]
 
 
 def test_a_folder_that_is_not_there_is_an_error(tmp_path, queue, clock):
