@@ -25,6 +25,7 @@ from common.start import limit_memory
 from node.ai_node import LEASE, AiNode, Settings
 from node.engines import local_engine
 from node.incoming import Incoming
+from node.modules import load_modules
 from node.study_queue import NothingToRetryError, QueueError, StudyQueue
 from options import add_node_options, archive_at, destinations, setup_files
 from study.process_study import DEFAULT_OUTPUT
@@ -79,6 +80,9 @@ def _serve_parser() -> argparse.ArgumentParser:
         help="one more archive, AET@HOST:PORT or the URL of a DICOMweb service; may be given again",
     )
     parser.add_argument(
+        "--modules", type=Path, metavar="FILE", help="more modules than this one, and which series goes to which"
+    )
+    parser.add_argument(
         "--keep-days", type=_number, metavar="D", help="delete input that went well after so long; default: never"
     )
     parser.add_argument(
@@ -110,10 +114,12 @@ def _serve(argv: list[str]) -> int:
             setup_files=files_of_setup,
             setup_digest=files_of_setup.load().digest,
             destinations=destinations(args, args.also_send_to),
+            modules=load_modules(args.modules) if args.modules else (),
             keep_days=args.keep_days,
             lease=args.lease_seconds,
         )
-        engine = local_engine("processes", args.max_workers, DEADLINE)
+        deadline = DEADLINE + sum(module.timeout for module in settings.modules)
+        engine = local_engine("processes", args.max_workers, deadline)
         with engine.executor:
             node = AiNode(settings, Incoming(args.incoming.absolute(), args.quiet_seconds, args.longest_wait), engine)
             for one in (signal.SIGTERM, signal.SIGINT):

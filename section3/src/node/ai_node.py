@@ -16,9 +16,10 @@ from pathlib import Path
 
 from common.send_outcome import SendOutcome
 from node.batch import failure_of
-from node.claimed_study import LOST, ClaimedStudy, warm_up, work_on_claim
+from node.claimed_study import LOST, ClaimedStudy, outputs_to_send, warm_up, work_on_claim
 from node.engines import Engine
 from node.incoming import UNIDENTIFIED, Incoming
+from node.modules import Module
 from node.study_queue import (
     SEND_PAUSES,
     WORK_PAUSES,
@@ -56,6 +57,7 @@ class Settings:
     setup_files: SetupFiles
     setup_digest: str
     destinations: Mapping[str, Send] = field(default_factory=dict)
+    modules: tuple[Module, ...] = ()
     keep_days: float | None = None
     lease: float = LEASE
     work_pauses: Pauses = WORK_PAUSES
@@ -177,7 +179,8 @@ class AiNode:
             threads=self.engine.threads,
         )
         names = tuple(settings.destinations)
-        return ClaimedStudy(claim, task, settings.database, names, settings.work_pauses, settings.clock)
+        modules, pauses, clock = settings.modules, settings.work_pauses, settings.clock
+        return ClaimedStudy(claim, task, settings.database, names, modules, pauses, clock)
 
     def _tidy(self, queue: StudyQueue) -> None:
         """Put away the input of what is finished; now and then, forget what was kept long enough."""
@@ -229,8 +232,7 @@ class Courier:
     def _send(self, delivery: Delivery) -> SendOutcome:
         folder = self.settings.results_of(delivery.study_uid)
         try:
-            outputs = read_result(folder).outputs
-            paths = [folder / one["file"] for one in outputs if one["sop_instance_uid"]]
+            paths = [folder / row["file"] for row in outputs_to_send(read_result(folder), folder)]
             return self.settings.destinations[self.name](paths)
         except (OSError, ValueError, TypeError, LookupError) as error:
             return SendOutcome(False, f"the results cannot be read: {type(error).__name__}")

@@ -18,6 +18,7 @@ from common.refusal import FAILED as FAILED_STATUS
 from common.refusal import REFUSED, Failure, Stop
 from common.verdicts import WARN
 from node.incoming import UNIDENTIFIED
+from node.modules import Module, outputs_of_modules, run_modules
 from node.study_queue import (
     DONE,
     INFERRING,
@@ -32,6 +33,7 @@ from node.study_queue import (
     StudyQueue,
 )
 from node.study_worker import StudyTask, load_setup, proven_result
+from reading.dicom_series import read_study
 from study.process_study import process_single_study
 from study.setup import SetupFiles
 from study.study_outputs import write_outputs
@@ -48,6 +50,7 @@ class ClaimedStudy:
     task: StudyTask
     database: Path
     destinations: tuple[str, ...] = ()
+    modules: tuple[Module, ...] = ()
     pauses: Pauses = WORK_PAUSES
     clock: Callable[[], float] = time.monotonic
 
@@ -111,8 +114,26 @@ def _conclude(result: StudyResult, one: ClaimedStudy, queue: StudyQueue) -> str:
         return queue.postpone(one.claim, result.code, result.reason, one.pauses)
     if result.status == FAILED_STATUS or one.claim.study_uid == UNIDENTIFIED:
         return queue.set_aside(one.claim, result.code or "no-dicom", result.reason)
-    report = Report(_outcome(result), result.code, result.reason or _doubts(result), _content(result))
-    return queue.reported(one.claim, report, one.destinations if _is_to_be_sent(result) else ())
+    report = _report(result, one.task.output_dir, _troubles(one))
+    return queue.reported(one.claim, report, one.destinations if report.content else ())
+
+
+def _troubles(one: ClaimedStudy) -> list[str]:
+    """What went wrong with the other modules, after they have worked on the study. None of them keeps our results."""
+    if not one.modules:
+        return []
+    try:
+        return run_modules(one.modules, read_study(one.task.files), one.task.output_dir)
+    except (Stop, OSError) as error:
+        return [f"no module could work: {error.code if isinstance(error, Stop) else error.strerror}"]
+
+
+def _report(result: StudyResult, folder: Path, troubles: list[str]) -> Report:
+    code, reason = result.code, result.reason or _doubts(result)
+    content = _digest(outputs_to_send(result, folder))
+    if not troubles:
+        return Report(_outcome(result), code, reason, content)
+    return Report(WARNING, code or "helper-failed", "; ".join(filter(None, [reason, *troubles])), content)
 
 
 def _outcome(result: StudyResult) -> str:
@@ -128,12 +149,16 @@ def _doubts(result: StudyResult) -> str | None:
     return f"look twice: {names}" if names else None
 
 
-def _is_to_be_sent(result: StudyResult) -> bool:
-    """As process_single_study has it: the page of a refusal only where a series could have been meant."""
-    return bool(result.outputs) and any(row["accepted"] for row in result.series_considered)
+def outputs_to_send(result: StudyResult, folder: Path) -> list[dict]:
+    """The rows of what goes to the destinations. Raises OSError, ValueError, LookupError.
+
+    As process_single_study has it, the page of a refusal is sent only where a series could have been meant.
+    """
+    rows = result.outputs if any(row["accepted"] for row in result.series_considered) else []
+    return [row for row in rows if row["sop_instance_uid"]] + outputs_of_modules(folder)
 
 
-def _content(result: StudyResult) -> str:
-    """A digest of what is to be sent."""
-    rows = sorted((row["sop_instance_uid"], row["sha256"]) for row in result.outputs if row["sop_instance_uid"])
-    return hashlib.sha256(repr(rows).encode()).hexdigest()
+def _digest(rows: list[dict]) -> str:
+    """A digest of what is to be sent, empty where that is nothing."""
+    parts = sorted((row["sop_instance_uid"], row["sha256"]) for row in rows)
+    return hashlib.sha256(repr(parts).encode()).hexdigest() if parts else ""
