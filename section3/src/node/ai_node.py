@@ -35,7 +35,7 @@ from study.process_study import Send, folder_name
 from study.setup import SetupFiles
 from study.study_result import read_result
 
-TICK = 0.5  # seconds between two looks at the folder
+TICK = 0.2  # seconds between two looks at the folder
 LEASE = 60  # seconds that a study of a node which was killed must wait; renewed at every tick
 TIDY_PAUSE = 60  # seconds before input that could not be put away is tried again
 FORGET_PAUSE = 3600  # seconds between two looks for input that was kept long enough

@@ -6,11 +6,16 @@ one begins again, or finds that the result was whole. A claim that was lost ends
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import multiprocessing
+import os
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +75,21 @@ class _ToldAgent:
         return self.agent.single_volume_inference(volume)
 
 
+@functools.cache  # once in a process
+def _end_with_node() -> None:
+    """In a worker process: end when its node does, at once, as its claim ends and another begins anew.
+
+    Else it would go on, not find the files that the other has put away, and write that down in place of the results.
+    """
+
+    def wait(node: BaseProcess) -> None:
+        node.join()
+        os._exit(1)
+
+    if node := multiprocessing.parent_process():
+        threading.Thread(target=wait, args=(node,), daemon=True).start()
+
+
 def warm_up(setup_files: SetupFiles, digest: str, threads: int) -> None:
     """Load in this process what takes a second, so that the first study need not wait. Raises Failure: bad-model."""
     import highdicom  # noqa: F401
@@ -79,6 +99,7 @@ def warm_up(setup_files: SetupFiles, digest: str, threads: int) -> None:
 
 def work_on_claim(one: ClaimedStudy) -> str:
     """Work on it and tell the queue; the state that it is in now. Raises QueueError."""
+    _end_with_node()
     with StudyQueue(one.database, one.clock) as queue:
         try:
             return _conclude(_work(one, queue), one, queue)

@@ -15,7 +15,7 @@ from pathlib import Path
 from common.send_outcome import SendOutcome
 from node import ai_node
 from node.ai_node import AiNode, Settings
-from node.claimed_study import ClaimedStudy, work_on_claim
+from node.claimed_study import ClaimedStudy, _end_with_node, work_on_claim
 from node.engines import local_engine
 from node.incoming import Incoming
 from node.study_queue import Pauses, StudyQueue
@@ -43,6 +43,7 @@ def work_and_hold(folder: Path, at: str, one: ClaimedStudy) -> str:
         return reported(*arguments)
 
     StudyQueue.enter, StudyQueue.reported = enter_and_hold, hold_and_report
+    _end_with_node()
     try:
         hold(folder, at, "validating")
         return work_on_claim(one)
