@@ -7,11 +7,12 @@ BIN := .venv/bin
 CLINIC := .venv-clinic/bin
 DATA := $(or $(HIPPO_DATA),data)
 
-.PHONY: help demo test quick eda have-data train models constraints clean
+.PHONY: help demo test quick fuzz eda have-data train models constraints clean
 .DEFAULT_GOAL := help
+.NOTPARALLEL:  # first look for data, then install
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
 
 demo: .venv-clinic/ready  ## a DICOM study in, its hippocampus volumes and report out (no torch; a minute)
 	@study="$$(ls -d $(DATA)/TestVolumes/*/ 2>/dev/null | head -n 1)"; \
@@ -28,7 +29,10 @@ test: .venv/ready  ## lint and all tests (downloads torch once)
 
 quick: .venv/ready  ## lint, and the tests without servers, training and fuzzing (under a minute)
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -m "not slow" -n auto
+
+fuzz: .venv/ready  ## harm thousands of studies and of archives' answers, and see that each is borne (ten minutes)
+	$(BIN)/python section3/tests/fuzz.py
 
 eda: have-data .venv/ready section1/out/curation.csv  ## section 1: curate the data and run the notebook
 	cd section1 && HIPPO_DATA="$(abspath $(DATA))" ../$(BIN)/jupyter nbconvert --execute --to html EDA.ipynb
@@ -68,19 +72,27 @@ clean:  ## remove the virtual environments
 	rm -rf .venv .venv-clinic
 
 .venv/ready: requirements.txt section3/requirements.txt section3/requirements-cluster.txt constraints.txt
+	$(check_python)
 	@echo "Setting up .venv with everything, once. torch comes with CUDA on most machines: 2.9 GB to download, 5.6 GB on"
 	@echo "disk. Without a GPU its small build will do: the head of the Makefile says how to have it."
 	$(call make_venv,.venv,requirements.txt)
 
 .venv-clinic/ready: section3/requirements.txt constraints.txt
+	$(check_python)
 	@echo "Setting up .venv-clinic with what the clinical host needs (no torch; once)"
 	$(call make_venv,.venv-clinic,section3/requirements.txt)
 
 # Debian and Ubuntu ship Python without the module that makes virtual environments.
+define check_python
+	@version="$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" \
+		|| { echo "$(PYTHON) does not start: name a Python of 3.10 or newer, as in 'make PYTHON=python3.12 ...'." >&2; exit 1; }; \
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+		|| { echo "$(PYTHON) is Python $$version: name one of 3.10 or newer, as in 'make PYTHON=python3.12 ...'." >&2; exit 1; }; \
+	$(PYTHON) -c 'import ensurepip' 2>/dev/null \
+		|| { echo "$(PYTHON) cannot make virtual environments: on Debian and Ubuntu, run 'apt-get install python3-venv' as root first." >&2; exit 1; }
+endef
+
 define make_venv
-	@command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON): name a Python of 3.10 or newer with PYTHON=." >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "$(PYTHON) is $$($(PYTHON) --version 2>&1); Python 3.10 or newer is needed: name one with PYTHON=." >&2; exit 1; }
-	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "$(PYTHON) has no venv: run 'sudo apt-get install python3-venv' first." >&2; exit 1; }
 	@$(PYTHON) -m venv $(1)
 	@$(1)/bin/python -m pip install --quiet --constraint constraints.txt $(PIP) -r $(2)
 	@touch $@

@@ -1,7 +1,7 @@
-"""Where a package is missing: one line that says which environment has it, and exit code 2, in place of a traceback.
+"""Where the Python is too old or a package is missing: one line that says which environment will do, and exit code 2.
 
-Programs import this before anything that is installed. Nothing of it is called: it stands in sys.excepthook, and so
-covers what is imported later on as well.
+Programs import this before anything that is installed. Nothing of it is called: the version is looked at here, and what
+is missing, now or later on, ends in sys.excepthook instead of a traceback.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+HERE = Path(__file__).resolve().parent
+ROOT = next((folder for folder in HERE.parents if (folder / "constraints.txt").is_file()), HERE)
+WAY_OUT = f"run `make .venv/ready` in {ROOT}, then use .venv/bin/python from there"
 usual_hook = sys.excepthook
 
 
@@ -17,11 +19,13 @@ def tell_of_missing_package(kind: type[BaseException], error: BaseException, tra
     if not isinstance(error, ModuleNotFoundError):
         usual_hook(kind, error, trace)
         return
-    print(
-        f"{sys.executable} lacks {error.name}: run `make .venv/ready` in {ROOT}, then use .venv/bin/python from there",
-        file=sys.stderr,
-    )
+    print(f"{sys.executable} lacks {error.name}: {WAY_OUT}", file=sys.stderr)
     raise SystemExit(2)
 
 
 sys.excepthook = tell_of_missing_package
+
+if sys.version_info < (3, 10):  # noqa: UP036  that it starts there is the point
+    version = ".".join(map(str, sys.version_info[:2]))
+    print(f"{sys.executable} is Python {version}, and 3.10 or newer is needed: {WAY_OUT}", file=sys.stderr)
+    raise SystemExit(2)

@@ -20,6 +20,8 @@ import urllib.request
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
+import environment  # noqa: F401  # isort: skip
+
 try:
     from tqdm import tqdm
 except ModuleNotFoundError:  # a bare Python: the same without bars

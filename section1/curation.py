@@ -37,6 +37,8 @@ from tqdm import tqdm
 from label_shift import estimate_shifts, surface_profiles
 
 HERE = Path(__file__).resolve().parent
+FEW = 16  # names: as many are examined sooner than processes have started
+CHUNK = 8  # names that a process is given at once
 LAYOUTS = [(sub, *names) for sub in ("TrainingSet", "") for names in (("images", "labels"), ("imagesTr", "labelsTr"))]
 BACKGROUND, ANTERIOR, POSTERIOR = 0, 1, 2
 DECATHLON_PAIRS = 260  # in the complete Task04_Hippocampus
@@ -377,11 +379,14 @@ def curate(data_root: Path) -> list[PairFacts]:
     names = sorted(set().union(*found))
     if not names:
         raise FileNotFoundError(f"no files in {folders[0]} and {folders[1]}")
-    # Fresh processes: forking one that runs threads, as a notebook does, may hang.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(len(names), os.cpu_count() or 1), mp_context=context) as pool:
-        examined = pool.map(examine_pair, *([files.get(name) for name in names] for files in found), chunksize=8)
-        pairs = list(tqdm(examined, total=len(names), desc="examining", unit="pair", disable=None))
+    images, labels = ([files.get(name) for name in names] for files in found)
+    if len(names) <= FEW:
+        pairs = list(map(examine_pair, images, labels))
+    else:  # fresh processes: forking one that runs threads, as a notebook does, may hang
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(min(-(-len(names) // CHUNK), os.cpu_count() or 1), mp_context=context) as pool:
+            examined = pool.map(examine_pair, images, labels, chunksize=CHUNK)
+            pairs = list(tqdm(examined, total=len(names), desc="examining", unit="pair", disable=None))
     judge(pairs)
     return pairs
 

@@ -47,7 +47,7 @@ def server(archive):
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=archive.parent)) as http:
-        threading.Thread(target=http.serve_forever, daemon=True).start()
+        threading.Thread(target=http.serve_forever, args=[0.01], daemon=True).start()
         yield f"http://127.0.0.1:{http.server_port}"
         http.shutdown()
 

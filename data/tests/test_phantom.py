@@ -32,6 +32,7 @@ def test_the_same_seed_makes_the_same_phantom():
     assert one.image.shape != other.image.shape or not np.array_equal(one.labels, other.labels)
 
 
+@pytest.mark.slow
 def test_volumes_and_sizes_vary_like_the_real_ones():
     """Real: anterior 1715 +- 307, posterior 1580 +- 229, total 3295 +- 433 mm3; about 35 x 50 x 36 voxels."""
     crops = [phantom.make_phantom(seed) for seed in range(30)]

@@ -9,6 +9,15 @@ import pytest
 import curation
 import phantom
 
+LARGE = {"larger_set", "larger_pairs"}  # fixtures
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that need the larger set are slow."""
+    for item in items:
+        if LARGE & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
 
 @pytest.fixture(scope="session")
 def clean_set(tmp_path_factory) -> Path:

@@ -320,6 +320,7 @@ def run_program(data_root: Path, out: Path, **environment: str) -> subprocess.Co
     )
 
 
+@pytest.mark.slow
 def test_a_pipe_among_the_files_keeps_nobody_waiting(copy_of_clean_set, tmp_path):
     os.mkfifo(copy_of_clean_set / "images" / "pipe.nii.gz")
     (copy_of_clean_set / "images" / "hippocampus_001.nii.gz").unlink()
@@ -331,6 +332,7 @@ def test_a_pipe_among_the_files_keeps_nobody_waiting(copy_of_clean_set, tmp_path
     assert b"7 pairs of 4 persons kept" in result.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "shown"), [(b"hippo\xff.nii.gz", "hippo\\udcff"), (b"two\nlines.nii.gz", "two\\nlines")]
 )
@@ -344,6 +346,7 @@ def test_a_name_that_cannot_be_printed_is_one_line(copy_of_clean_set, tmp_path, 
     assert f"{shown}.nii.gz,excluded,name: " in (tmp_path / "out" / "curation.csv").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_name_beyond_the_terminals_encoding(copy_of_clean_set, tmp_path):
     (copy_of_clean_set / "images" / "gehörn.nii.gz").write_bytes(b"")
     result = run_program(copy_of_clean_set, tmp_path / "out", PYTHONIOENCODING="ascii")
@@ -352,6 +355,7 @@ def test_a_name_beyond_the_terminals_encoding(copy_of_clean_set, tmp_path):
     assert "gehörn.nii.gz,excluded" in (tmp_path / "out" / "curation.csv").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_rerun_replaces(copy_of_clean_set, tmp_path):
     out = tmp_path / "out"
     command = ["--data-root", str(copy_of_clean_set), "--out", str(out)]
@@ -432,6 +436,7 @@ def test_default_data_root(monkeypatch):
     assert curation.default_data_root() == Path(curation.__file__).resolve().parents[1] / "data"
 
 
+@pytest.mark.slow
 def test_real_data(real_data):
     """208 pairs of the 208-volume copy, 260 of the complete set: every name with both files, and none besides."""
     folders = curation.find_folders(real_data)

@@ -20,6 +20,7 @@ import eda_plots
 NOTEBOOK = Path(curation.__file__).with_name("EDA.ipynb")
 
 
+@pytest.mark.slow
 def test_notebook_runs_on_phantoms(copy_of_clean_set, tmp_path):
     (copy_of_clean_set / "labels" / "hippocampus_003.nii.gz").unlink()  # a misfit to show
     command = [sys.executable, "-m", "nbconvert", "--to", "notebook", "--execute", NOTEBOOK.name]

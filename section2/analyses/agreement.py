@@ -11,16 +11,18 @@ import argparse
 import sys
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).resolve().parents[1] / "src"))
+
+import environment  # noqa: F401  # isort: skip
+
 import numpy as np
 from matplotlib.figure import Figure
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "src"))
 
 from figures import COLOURS, save
 from held_out_test import run_test
 from hippocampus_data import Case, DataError, LoadHippocampusData, add_data_root, person_of
 from runs import tested_parts
-from volume_stats import STRUCTURES, score_volume, standard_error
+from volume_stats import STRUCTURES, markdown, score_volume, standard_error
 
 
 def agreements(runs: list[Path], cases: list[Case]) -> list[list[dict]]:
@@ -41,14 +43,14 @@ def dice(scores: list[dict], structure: str) -> np.ndarray:
 def table(names: list[str], found: list[list[dict]]) -> str:
     """A Markdown table of mean Dice with its standard error over persons."""
     persons = [person_of(score["name"]) for score in found[0]]
-    lines = [f"| Dice ± SE | {' | '.join(STRUCTURES)} |", "| --- " * (1 + len(STRUCTURES)) + "|"]
+    rows = [("Dice ± SE", *STRUCTURES)]
     for name, scores in zip(names, found, strict=True):
         values = (dice(scores, s) for s in STRUCTURES)
-        lines.append(f"| {name} | {' | '.join(f'{v.mean():.4f} ± {standard_error(v, persons):.4f}' for v in values)} |")
+        rows.append((name, *(f"{v.mean():.4f} ± {standard_error(v, persons):.4f}" for v in values)))
     with np.errstate(invalid="ignore"):  # models that find nothing anywhere have no correlation: nan
         alike = [np.corrcoef(dice(found[0], s), dice(found[1], s))[0, 1] for s in STRUCTURES]
-    lines.append(f"| correlation of the first two | {' | '.join(f'{r:.2f}' for r in alike)} |")
-    return "\n".join(lines)
+    rows.append(("correlation of the first two", *(f"{r:.2f}" for r in alike)))
+    return markdown(rows)
 
 
 def draw(first: list[dict], second: list[dict], both: list[dict], path: Path) -> None:

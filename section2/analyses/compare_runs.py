@@ -12,8 +12,11 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "src"))
 
+import environment  # noqa: F401  # isort: skip
+
 from hippocampus_data import person_of
 from paired_differences import MEASURES, Difference, common_volumes, compare, forest, read_scores
+from volume_stats import markdown
 
 NOISE = (
     "The intervals say how much other persons of the same kind would change the difference, not how much another seed\n"
@@ -30,9 +33,7 @@ def table(differences: list[Difference], reference: str) -> str:
         ends = f"{d.low:+.{digits}f} to {d.high:+.{digits}f}"
         shares = f"{d.better:.0%} / {d.worse:.0%}"
         rows.append((d.run, d.structure, title, *values, ends, str(d.volumes), shares, d.verdict))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    rows.insert(1, tuple("-" * width for width in widths))
-    return "\n".join("| " + " | ".join(f"{c:{w}}" for c, w in zip(row, widths, strict=True)) + " |" for row in rows)
+    return markdown(rows)
 
 
 def arguments() -> argparse.ArgumentParser:

@@ -20,17 +20,19 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).resolve().parents[1] / "src"))
+
+import environment  # noqa: F401  # isort: skip
+
 import torch
 from tqdm import tqdm
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "src"))
 
 from config import Config
 from hippocampus_data import Case, DataError, LoadHippocampusData, Split, add_data_root, fold_splits
 from paired_differences import Difference, common_volumes, compare, forest, read_scores
 from runs import SECTION, made
 from unet_experiment import UNetExperiment
-from volume_stats import score_volume, write_scores
+from volume_stats import markdown, score_volume, write_scores
 
 BASE = {"filters": 8, "epochs": 4, "batch_size": 16, "validation_share": 0.0, "folds": 5, "only_fold": 1}
 
@@ -143,8 +145,7 @@ def compare_study(names: list[str], out: Path) -> list[Difference]:
 def table(names: list[str], differences: list[Difference], out: Path) -> str:
     """Markdown: Dice against BASE, an asterisk where the interval leaves out 0, and what the training cost."""
     structures = list(dict.fromkeys(d.structure for d in differences))
-    titles = ["", *structures, "parameters", "processor s", "peak MB"]
-    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    rows = [("", *structures, "parameters", "processor s", "peak MB")]
     for name in ["base", *names]:
         cost = json.loads((folder_of(out, name) / "results.json").read_text())["cost"]
         cells = []
@@ -155,8 +156,8 @@ def table(names: list[str], differences: list[Difference], out: Path) -> str:
             else:
                 of_run = [f"{d.mean:+.4f}{'' if d.low <= 0 <= d.high else ' *'}" for d in of_structure if d.run == name]
                 cells.append("".join(of_run))
-        lines.append(f"| {name} | {' | '.join(cells)} | {' | '.join(f'{value:,}' for value in cost.values())} |")
-    return "\n".join(lines)
+        rows.append((name, *cells, *(f"{value:,}" for value in cost.values())))
+    return markdown(rows)
 
 
 def report(study: str, out: Path) -> str:

@@ -11,17 +11,19 @@ import argparse
 import sys
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).resolve().parents[1] / "src"))
+
+import environment  # noqa: F401  # isort: skip
+
 import numpy as np
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 from tqdm import tqdm
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "src"))
-
 from figures import save
 from hippocampus_data import DataError, LoadHippocampusData, add_data_root
 from runs import tested_parts
-from volume_stats import STRUCTURES, Dice3d, structure_mask
+from volume_stats import STRUCTURES, Dice3d, markdown, structure_mask
 
 SIGNS = (
     "volume differs from the other model's",
@@ -61,11 +63,11 @@ def doubts_and_errors(runs: list[Path], root: Path) -> dict[str, tuple[np.ndarra
 
 def table(found: dict[str, tuple[np.ndarray, np.ndarray]]) -> str:
     """Markdown: Spearman's rank correlation of each sign with the error, and its p value."""
-    lines = [f"| correlation with the error | {' | '.join(found)} |", "|---" * (len(found) + 1) + "|"]
+    rows = [("correlation with the error", *found)]
     for n, sign in enumerate(SIGNS):
         cells = [spearmanr(doubts[:, n], errors) for doubts, errors in found.values()]
-        lines.append(f"| {sign} | {' | '.join(f'{c.statistic:+.2f} (p {c.pvalue:.2f})' for c in cells)} |")
-    return "\n".join(lines)
+        rows.append((sign, *(f"{c.statistic:+.2f} (p {c.pvalue:.2f})" for c in cells)))
+    return markdown(rows)
 
 
 def draw(doubts: np.ndarray, errors: np.ndarray, path: Path) -> None:

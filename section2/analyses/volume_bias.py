@@ -10,17 +10,19 @@ import argparse
 import sys
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).resolve().parents[1] / "src"))
+
+import environment  # noqa: F401  # isort: skip
+
 import numpy as np
 from matplotlib.figure import Figure
 from tqdm import tqdm
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "src"))
 
 from config import Config
 from figures import COLOURS, save
 from hippocampus_data import DataError, LoadHippocampusData, add_data_root
 from runs import tested_parts
-from volume_stats import STRUCTURES, Dice3d, structure_mask
+from volume_stats import STRUCTURES, Dice3d, markdown, structure_mask
 
 FACTORS = (1.0, 1.1, 1.2, 1.25, 1.3, 1.4, 1.5)
 
@@ -59,12 +61,12 @@ def chosen_elsewhere(folds: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def row(name: str, values: np.ndarray) -> str:
-    """A line of the table from values [volume, structure, 2]."""
+def row(name: str, values: np.ndarray) -> tuple[str, ...]:
+    """The cells of a line of the table from values [volume, structure, 2]."""
     dice, error = values[..., 0].mean(axis=0), values[..., 1]
     cells = [[f"{v:.4f}" for v in dice], [f"{v:+.1f}" for v in error.mean(axis=0)]]
     cells.append([f"{v:.1f}" for v in np.abs(error).mean(axis=0)])
-    return f"| {name} | {' | '.join(' / '.join(cell) for cell in cells)} |"
+    return (name, *(" / ".join(cell) for cell in cells))
 
 
 def draw(values: np.ndarray, path: Path) -> None:
@@ -100,9 +102,9 @@ def main(argv: list[str] | None = None) -> int:
             raise DataError(f"{args.run} has {len(folds)} fold, expected two or more to choose on the others")
         together = np.concatenate(folds)
         print(f"{len(together)} volumes; {' / '.join(STRUCTURES)}\n")
-        print("| factor | Dice | bias of the volume, % | absolute error, % |\n|---|---|---|---|")
-        print("\n".join(row(f"{factor:g}", together[:, n]) for n, factor in enumerate(FACTORS)))
-        print(row("chosen on the other folds", chosen_elsewhere(folds)))
+        rows = [("factor", "Dice", "bias of the volume, %", "absolute error, %")]
+        rows += [row(f"{factor:g}", together[:, n]) for n, factor in enumerate(FACTORS)]
+        print(markdown([*rows, row("chosen on the other folds", chosen_elsewhere(folds))]))
         if args.figure:
             draw(together, args.figure)
     except (DataError, ValueError, OSError) as error:

@@ -11,6 +11,8 @@ import sys
 import time
 from pathlib import Path
 
+import environment  # noqa: F401  # isort: skip
+
 from config import Config
 from held_out_test import HELD_OUT, run_test, write_report
 from hippocampus_data import Case, DataError, LoadHippocampusData

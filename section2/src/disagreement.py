@@ -1,6 +1,7 @@
 """Why a model and a label differ: is one moved against the other, is the border placed elsewhere? Numbers and pictures.
 
-Volumes are RAS at 1 mm, so that a voxel is a millimetre.
+Volumes are RAS at 1 mm, so that a voxel is a millimetre. Pictures are turned as those of the clinic's page: superior is
+up, anterior left in a sagittal one, the highest x left in a coronal one.
 """
 
 from itertools import product
@@ -89,11 +90,11 @@ def draw_case(axes: list[Axes], image: np.ndarray, found: np.ndarray, true: np.n
         if axis is not axes[0]:
             draw_outlines(axis, found[where], true[where])
         shown = np.nonzero((true[where] > 0) | (found[where] > 0))
-        (left, right), (low, high) = (
+        (back, front), (low, high) = (
             np.array([-0.5, 0.5]) * size + ((e.min() + e.max()) / 2 if e.size else size / 2)
             for e, size in zip(shown, VIEW_MM[view], strict=True)
         )
-        axis.set(xlim=(left, right), ylim=(low, high), facecolor="0.85", xticks=[], yticks=[])
+        axis.set(xlim=(front, back), ylim=(low, high), facecolor="0.85", xticks=[], yticks=[])
 
 
 def best_and_worst(cases: list[Case], scores: list[dict], labels: list[np.ndarray], path: Path, count: int = 3) -> None:
@@ -107,7 +108,7 @@ def best_and_worst(cases: list[Case], scores: list[dict], labels: list[np.ndarra
         draw_case(axes, cases[n].image, labels[n], cases[n].labels)
         words.text(0, 0.5, account(scores[n], labels[n], cases[n].labels), transform=words.transAxes, va="center")
         words.set_axis_off()
-    for axis, title in zip(rows[0], ("sagittal, front to the right", "", "posterior", "anterior"), strict=False):
+    for axis, title in zip(rows[0], ("sagittal, anterior left", "", "posterior", "anterior"), strict=False):
         axis.set_title(title, fontsize=10)
     meaning = {LABEL: "label", MODEL: "model", SWAPPED: "in both, as another structure"}
     figure.legend(

@@ -21,8 +21,8 @@ def grey(image: np.ndarray) -> np.ndarray:
 
 
 def upright(plane: np.ndarray) -> np.ndarray:
-    """[first, second] of increasing coordinates -> rows from the top down, as a reader expects."""
-    return np.flip(plane.swapaxes(0, 1), axis=0)
+    """[first, second] of increasing coordinates -> a picture as on the clinic's page: the highest up and left."""
+    return np.flip(plane.swapaxes(0, 1), axis=(0, 1))
 
 
 def richest_slice(labels: np.ndarray, structure: int) -> int:

@@ -12,6 +12,8 @@ import csv
 import sys
 from pathlib import Path
 
+import environment  # noqa: F401  # isort: skip
+
 import numpy as np
 from tqdm import tqdm
 

@@ -15,6 +15,8 @@ import time
 from hashlib import sha256
 from pathlib import Path
 
+import environment  # noqa: F401  # isort: skip
+
 import figures
 from config import NETWORK, Config, add_options, given_settings
 from held_out_test import HELD_OUT, HeldOut, run_test, write_report

@@ -186,3 +186,11 @@ def aligned(rows: list[tuple[str, ...]]) -> str:
         cells = [f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True)]
         lines.append("  ".join([f"{first:{widths[0]}}", *cells]))
     return "\n".join(lines)
+
+
+def markdown(rows: list[tuple[str, ...]]) -> str:
+    """Rows of cells, the first one the titles, as a Markdown table whose columns stand apart on a terminal too."""
+    widths = [max(3, *map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [[f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)] for row in rows]
+    lines.insert(1, ["-" * width for width in widths])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -8,6 +8,15 @@ import torch
 from phantom import make_training_set
 from run_ml_pipeline import main as train
 
+TRAINED_OR_EXPORTED = {"tiny_run", "folds", "pair", "uninterrupted", "exported"}  # fixtures
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that look at what was trained or exported are slow."""
+    for item in items:
+        if TRAINED_OR_EXPORTED & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
 
 @pytest.fixture(scope="session")
 def tiny() -> list[str]:

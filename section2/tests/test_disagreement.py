@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL import Image
 
-from disagreement import account, best_and_worst, best_shift, border_position
+from disagreement import account, best_and_worst, best_shift, border_position, draw_case
 from hippocampus_data import Case
 from phantom import make_phantom
 from volume_stats import score_volume
@@ -42,6 +44,25 @@ def test_an_account_tells_what_is_wrong(case):
     told = account(score_volume(case.name, found, padded), found, padded)
     assert "label moved by y +2 mm: whole Dice 1.000" in told
     assert "border: +2.0 mm from the label's" in told and "+0.0 % of the label's" in told
+
+
+def test_cases_are_drawn_as_on_the_clinics_page():
+    """What is bright at the high end of both axes of a plane is drawn above and left: anterior, x, superior."""
+    labels = np.zeros((40, 60, 36), np.uint8)
+    labels[10:30, 10:30, 10:26], labels[10:30, 30:50, 10:26] = 2, 1
+    image = np.zeros(labels.shape)
+    image[10, 40:, 24:] = image[25:, [10, 30], 24:] = 1  # the richest planes: x 10, y 10 and y 30
+    figure = Figure(figsize=(8, 2), dpi=100)
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.subplots(1, 4)
+    draw_case(list(axes), image, np.zeros_like(labels), labels)
+    canvas.draw()
+    pixels = np.asarray(canvas.buffer_rgba())[..., 0]
+    for axis in axes[[0, 2, 3]]:
+        left, low, right, high = (round(v) for v in axis.get_window_extent().extents)
+        panel = pixels[200 - high + 3 : 200 - low - 3, left + 3 : right - 3]
+        quarters = [half.mean() for rows in np.array_split(panel, 2) for half in np.array_split(rows, 2, axis=1)]
+        assert np.argmax(quarters) == 0, quarters
 
 
 def test_pictures_of_cases_are_drawn_even_where_nothing_was_found(case, tmp_path):

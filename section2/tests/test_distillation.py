@@ -64,6 +64,7 @@ def test_slices_cannot_be_taught():
         Config(dims=2, teachers=["run"])
 
 
+@pytest.mark.slow
 def test_a_run_with_teachers_starts_from_the_first(phantom_set, tmp_path):
     options = ["--data-root", str(phantom_set), "--dims", "3", "--filters", "2", "--depth", "2", "--batch-size", "4"]
     assert main([*options, "--epochs", "2", "--out", str(tmp_path / "first")]) == 0

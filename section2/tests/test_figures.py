@@ -1,6 +1,7 @@
 import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import figures
@@ -24,6 +25,14 @@ def test_the_training_curve_is_named_after_what_was_trained(recipe, title):
 def test_a_loss_with_teachers_and_another_weight_says_so():
     config = Config(dims=3, dice_weight=0.5, teachers=["run"])
     assert figures.training_title(config) == "training (augmented; CE + 0.5 Dice + CE to teachers)"
+
+
+def test_slices_are_upright_as_on_the_clinics_page():
+    """Of a coronal slice [x, z] the highest x is left and the highest z up."""
+    plane = np.zeros((3, 5))
+    plane[2, 4] = 1
+    shown = figures.upright(plane)
+    assert shown.shape == (5, 3) and shown[0, 0] == 1
 
 
 def test_learning_curves_of_folds_are_read_from_their_histories(tmp_path):

@@ -142,6 +142,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("complaint", BROKEN)
 def test_one_file_that_cannot_be_used_is_a_line_and_does_not_stop_the_others(tmp_path, capsys, complaint):
     for name in ("a.nii.gz", "z.nii.gz"):

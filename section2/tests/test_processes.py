@@ -106,6 +106,7 @@ def test_two_processes_learn_what_one_does(pair, tiny_run):
         assert float(together[-1][column]) == pytest.approx(float(alone[-1][column]), rel=0.05)
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_ends_the_run_which_can_be_resumed(options, pair, tmp_path, hang_limit):
     (tmp_path / "dying.py").write_text(DYING)
     process = torchrun(tmp_path / "dying.py", "--out", tmp_path / "out", *options)

@@ -76,6 +76,7 @@ def test_the_card_carries_what_was_measured(tiny_run):
     assert "Research use only" in card["intended_use"]
 
 
+@pytest.mark.slow
 def test_training_on_phantoms_learns_their_structures(phantom_set, tmp_path):
     options = ["--filters", "8", "--depth", "3", "--epochs", "6", "--batch-size", "16", "--ema-decay", "0.8"]
     assert main(["--data-root", str(phantom_set), "--out", str(tmp_path), *options, "--learning-rate", "0.005"]) == 0
@@ -84,6 +85,7 @@ def test_training_on_phantoms_learns_their_structures(phantom_set, tmp_path):
     assert summary["anterior"]["dice"]["mean"] > 0.65 and summary["posterior"]["dice"]["mean"] > 0.65
 
 
+@pytest.mark.slow
 def test_folds_test_everybody_once_and_end_with_a_model_of_all(tiny, phantom_set, tmp_path):
     assert main(["--data-root", str(phantom_set), "--out", str(tmp_path), "--folds", "2", *tiny, "--epochs", "1"]) == 0
     (run,) = tmp_path.iterdir()

@@ -11,6 +11,7 @@ from volume_stats import (
     aligned,
     best_and_worst_slice,
     dice_by_slice,
+    markdown,
     score_structure,
     score_volume,
     standard_error,
@@ -146,3 +147,13 @@ def test_the_standard_error_counts_persons():
     assert standard_error(values, list("abcd")) == pytest.approx(values.std(ddof=1) / 2)  # all apart: the usual one
     assert standard_error(values.repeat(2), list("aabbccdd")) == pytest.approx(values.std(ddof=1) / 2)
     assert math.isnan(standard_error(values, list("aaaa")))
+
+
+def test_a_markdown_table_lines_up():
+    lines = markdown([("", "Dice"), ("anterior", ".9"), ("all", "0.95 ± 0.01")]).splitlines()
+    assert lines == [
+        "|          | Dice        |",
+        "| -------- | ----------- |",
+        "| anterior | .9          |",
+        "| all      | 0.95 ± 0.01 |",
+    ]

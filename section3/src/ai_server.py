@@ -27,7 +27,7 @@ from node.engines import local_engine
 from node.incoming import Incoming
 from node.modules import load_modules
 from node.study_queue import NothingToRetryError, QueueError, StudyQueue
-from options import add_node_options, archive_at, destinations, setup_files
+from options import add_node_options, archive_at, destinations, positive, setup_files
 from study.process_study import DEFAULT_OUTPUT
 
 QUIET = 30  # seconds
@@ -39,13 +39,6 @@ def _number(text: str) -> float:
     number = float(text)
     if not 0 <= number < 1e9:
         raise argparse.ArgumentTypeError(f"{text} is no number of 0 or above")
-    return number
-
-
-def _workers(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
     return number
 
 
@@ -69,7 +62,7 @@ def _serve_parser() -> argparse.ArgumentParser:
         "--longest-wait", type=_number, default=LONGEST, metavar="S", help="complete even if not quiet (%(default)s)"
     )
     parser.add_argument(
-        "--max-workers", type=_workers, default=os.cpu_count() or 1, metavar="N", help="studies at a time"
+        "--max-workers", type=positive, default=os.cpu_count() or 1, metavar="N", help="studies at a time"
     )
     parser.add_argument(
         "--also-send-to",

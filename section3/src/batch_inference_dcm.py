@@ -20,18 +20,11 @@ from node.batch import BatchProcessingStats, find_hippocrop_studies, run_batch_i
 from node.dask_engine import dask_engine
 from node.engines import LOCAL_ENGINES, local_engine
 from node.study_worker import StudyTask
-from options import add_common_options, sender, setup_files
+from options import add_common_options, positive, require_archive, sender, setup_files
 from study.process_study import DEFAULT_OUTPUT, folder_name, validate_study_directory
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DEADLINE = 300  # seconds for a study of a second or two: time for a slow disk, a slow archive and a busy machine
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return number
 
 
 def _address(text: str) -> str:
@@ -45,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     root = Path(os.environ.get("HIPPO_DATA") or REPOSITORY / "data") / "TestVolumes"
     parser.add_argument("root", type=Path, nargs="?", default=root, metavar="ROOT", help="folder with studies below it")
     parser.add_argument(
-        "--max-workers", type=_positive, default=os.cpu_count() or 1, metavar="N", help="studies at a time"
+        "--max-workers", type=positive, default=os.cpu_count() or 1, metavar="N", help="studies at a time"
     )
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--engine", choices=LOCAL_ENGINES, default=LOCAL_ENGINES[0], help="default: %(default)s")
@@ -54,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--timeout",
-        type=_positive,
+        type=positive,
         default=DEADLINE,
         metavar="SECONDS",
         help="for one study, in processes and on a cluster; default: %(default)s",
@@ -102,7 +95,9 @@ def _batch(args: argparse.Namespace, files: list[Path], output_dir: Path) -> Bat
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args = parser.parse_args(argv)
+    require_archive(parser, args)
     # Absolute paths here: the workers of a cluster were started somewhere else.
     output_dir = (args.output_dir or DEFAULT_OUTPUT).absolute()
     try:
@@ -129,7 +124,7 @@ def main(argv: list[str] | None = None) -> int:
         except OSError as error:
             print(Failure("cannot-write", f"cannot write the summary to {path}: {error.strerror}"), file=sys.stderr)
             return 1
-    return 1 if stats.failed or (args.require_sent and stats.unsent) else 0
+    return 1 if stats.succeeded < stats.total or (args.require_sent and stats.unsent) else 0
 
 
 if __name__ == "__main__":

@@ -29,8 +29,8 @@ from common.output_files import PAGE, PAGE_PICTURE
 from common.refusal import REFUSED, Failure, Stop
 from common.start import start_program
 from common.verdicts import PASS
-from options import add_common_options, sender, setup_files, uid
-from study.process_study import NoSuchSeriesError, process_single_study, tell_stop, validate_study_directory
+from options import add_common_options, require_archive, sender, setup_files, uid
+from study.process_study import NoSuchSeriesError, process_single_study, record_stop, validate_study_directory
 from study.setup import SetupFiles
 from study.study_result import StudyResult
 
@@ -67,6 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if (args.study or args.send_back) and not (args.study and args.dicomweb):
         parser.error("--study needs --dicomweb, and --send-back needs both")
+    require_archive(parser, args)
     send = None if args.study and not args.send_back else sender(args)
     try:
         files_of_setup = setup_files(args)
@@ -76,10 +77,10 @@ def main(argv: list[str] | None = None) -> int:
     except (NotADirectoryError, NoSuchSeriesError) as error:
         print(error, file=sys.stderr)
         return 2
-    except Stop as stop:  # of the rules or the model
-        result = tell_stop(stop, args.output_dir, args.study)
+    except Stop as stop:  # of the rules, the model, or what was fetched
+        result = record_stop(stop, args.output_dir, args.study)
     except ArchiveError as error:
-        result = tell_stop(Failure("cannot-fetch", f"{args.dicomweb}: {error}"), args.output_dir, args.study)
+        result = record_stop(Failure("cannot-fetch", f"{args.dicomweb}: {error}"), args.output_dir, args.study)
 
     if args.explain and result.series_considered:
         print(result.series_table())

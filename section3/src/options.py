@@ -15,9 +15,8 @@ from archive.sending import Archive, Patience, send_to_archive
 from reading.dicom_series import UID_TEXT
 from reading.series_rules import DEFAULT_RULES, load_rules
 from study.process_study import Send
-from study.setup import SetupFiles
+from study.setup import DEFAULT_MODEL, SetupFiles
 
-DEFAULT_MODEL = Path(__file__).resolve().parents[1] / "model" / "model.onnx"
 ONE_ATTEMPT = Patience(pauses=())
 
 
@@ -89,6 +88,19 @@ def archive_at(text: str) -> Archive:
     if found := re.fullmatch(r"([^@:/]{1,16})@([^@:/]+):(\d{1,5})", text):
         return DimseArchive(found[2], int(found[3]), found[1])
     return DicomWebArchive(_dicomweb_url(text))
+
+
+def require_archive(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Usage: who requires that results are sent says where to. Ends the program."""
+    if args.require_sent and not (args.send_to_orthanc or args.dicomweb):
+        parser.error("--require-sent needs --send-to-orthanc or --dicomweb")
+
+
+def positive(text: str) -> int:
+    """A whole number above 0, of an option. Raises ArgumentTypeError."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text} is no whole number above 0")
+    return int(text)
 
 
 def _dicomweb_url(text: str) -> str:

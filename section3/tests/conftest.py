@@ -1,7 +1,6 @@
 """A model whose answer is known to the voxel, and studies to feed it."""
 
 import importlib
-import json
 import os
 import shutil
 import socket
@@ -12,16 +11,14 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
-import onnx
 import pydicom
 import pytest
-from onnx import TensorProto, helper
-from pydicom.uid import EnhancedMRImageStorage
 from scipy import ndimage
 
 from archive.sending import Patience
 from fit_quality_limits import fit_limits
-from measuring.quality import Limits
+from makers import CARD, make_blocks, make_enhanced, save_threshold_model
+from measuring.quality_limits import Limits
 from measuring.quality_measures import measure_output
 from node import engines
 from pages import canvas
@@ -29,50 +26,12 @@ from phantom import Phantom, StudyHeader, make_phantom, write_series, write_stud
 from reading.series_rules import load_rules
 from study.setup import Setup, SetupFiles
 
-# What the threshold model sees as its classes. Each border lies halfway, where interpolation puts it.
-BACKGROUND, ANTERIOR, POSTERIOR = 300, 500, 100
-
 CALLS_FOLDER = Path(__file__).parent / "node"  # with engine_calls.py
-
-
-def _save_threshold_model(path: Path, card: dict | None) -> Path:
-    """volume -> one-hot probabilities: anterior from 400, posterior below 200."""
-    volume = helper.make_tensor_value_info("volume", TensorProto.FLOAT, ["X", "Y", "Z"])
-    probabilities = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [3, "X", "Y", "Z"])
-    nodes = [
-        helper.make_node("Less", ["volume", "low"], ["is_posterior"]),
-        helper.make_node("GreaterOrEqual", ["volume", "high"], ["is_anterior"]),
-        helper.make_node("Or", ["is_anterior", "is_posterior"], ["is_structure"]),
-        helper.make_node("Not", ["is_structure"], ["is_background"]),
-    ]
-    for name in ("background", "anterior", "posterior"):
-        nodes.append(helper.make_node("Cast", [f"is_{name}"], [name], to=TensorProto.FLOAT))
-        nodes.append(helper.make_node("Unsqueeze", [name, "axis"], [f"{name}_4d"]))
-    nodes.append(
-        helper.make_node("Concat", ["background_4d", "anterior_4d", "posterior_4d"], ["probabilities"], axis=0)
-    )
-    constants = [
-        helper.make_tensor("low", TensorProto.FLOAT, [], [200]),
-        helper.make_tensor("high", TensorProto.FLOAT, [], [400]),
-        helper.make_tensor("axis", TensorProto.INT64, [1], [0]),
-    ]
-    graph = helper.make_graph(nodes, "threshold", [volume], [probabilities], constants)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    if card is not None:
-        helper.set_model_props(model, {"name": "threshold", "version": "0.1", "card": json.dumps(card)})
-    onnx.save(model, path)
-    return path
 
 
 @pytest.fixture(scope="session")
 def card() -> dict:
-    return {
-        "name": "threshold",
-        "version": "0.1",
-        "labels": {"0": "background", "1": "anterior", "2": "posterior"},
-        "orientation": "RAS",
-        "spacing_mm": 1.0,
-    }
+    return dict(CARD)
 
 
 @pytest.fixture
@@ -121,28 +80,21 @@ def files(tmp_path) -> list[Path]:
     return write_series(tmp_path / "files", make_phantom(0, shape=(20, 20, 3)).image)
 
 
-@pytest.fixture(scope="session")
-def save_threshold_model() -> Callable:
-    return _save_threshold_model
+@pytest.fixture(scope="session", name="save_threshold_model")
+def _save_threshold_model() -> Callable:
+    """See makers."""
+    return save_threshold_model
 
 
 @pytest.fixture(scope="session")
 def threshold_model(tmp_path_factory, card) -> Path:
     """A model file that labels voxels by their brightness."""
-    return _save_threshold_model(tmp_path_factory.mktemp("model") / "model.onnx", card)
-
-
-def _make_blocks(shape: tuple[int, int, int] = (20, 26, 17)) -> np.ndarray:
-    """A volume [X, Y, Z], unlike its mirror images: 4 x 5 x 6 anterior voxels, behind them 4 x 7 x 6 posterior ones."""
-    volume = np.full(shape, BACKGROUND, np.int16)
-    volume[3:7, 14:19, 8:14] = ANTERIOR
-    volume[3:7, 7:14, 8:14] = POSTERIOR
-    return volume
+    return save_threshold_model(tmp_path_factory.mktemp("model") / "model.onnx", card)
 
 
 @pytest.fixture
 def blocks() -> np.ndarray:
-    return _make_blocks()
+    return make_blocks()
 
 
 @pytest.fixture
@@ -150,7 +102,7 @@ def make_study(tmp_path) -> Callable:
     """make_study(seed) writes a study with the blocks as its HippoCrop, and brain series beside it."""
 
     def make(seed: int = 1, name: str = "study", brain_series: int = 1) -> Path:
-        return write_study(tmp_path / name, _make_blocks(), seed=seed, brain_series=brain_series)
+        return write_study(tmp_path / name, make_blocks(), seed=seed, brain_series=brain_series)
 
     return make
 
@@ -161,7 +113,7 @@ def add_series() -> Callable:
 
     def add(study: Path, seed: int = 1, series_seed: int = 77, **options: object) -> list[Path]:
         header = StudyHeader.from_seed(seed)
-        return write_series(study / f"more{series_seed}", _make_blocks(), study=header, seed=series_seed, **options)
+        return write_series(study / f"more{series_seed}", make_blocks(), study=header, seed=series_seed, **options)
 
     return add
 
@@ -181,37 +133,8 @@ def edit() -> Callable:
 
 @pytest.fixture
 def to_enhanced() -> Callable:
-    """to_enhanced(paths) replaces single-frame images by one enhanced multi-frame image and returns its file."""
-
-    def convert(paths: list[Path]) -> Path:
-        sources = [pydicom.dcmread(path) for path in paths]
-        image = sources[0]
-        pixels = b"".join(source.PixelData for source in sources)
-        image.SharedFunctionalGroupsSequence, image.PerFrameFunctionalGroupsSequence = [pydicom.Dataset()], []
-        shared = image.SharedFunctionalGroupsSequence[0]
-        for groups, source in [(shared, image), *((pydicom.Dataset(), source) for source in sources)]:
-            for group, keyword in (
-                ("PixelMeasuresSequence", "PixelSpacing"),
-                ("PlaneOrientationSequence", "ImageOrientationPatient"),
-                ("PlanePositionSequence", "ImagePositionPatient"),
-            ):
-                if (groups is shared) != (keyword == "ImagePositionPatient"):
-                    item = pydicom.Dataset()
-                    item[keyword] = source[keyword]
-                    setattr(groups, group, [item])
-            if groups is not shared:
-                image.PerFrameFunctionalGroupsSequence.append(groups)
-        for keyword in ("PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient", "ImagesInAcquisition"):
-            del image[keyword]
-        image.SOPClassUID = EnhancedMRImageStorage
-        image.file_meta.MediaStorageSOPClassUID = EnhancedMRImageStorage
-        image.NumberOfFrames, image.PixelData = len(sources), pixels
-        for path in paths:
-            path.unlink()
-        image.save_as(paths[0])
-        return paths[0]
-
-    return convert
+    """to_enhanced(paths): see make_enhanced."""
+    return make_enhanced
 
 
 @pytest.fixture

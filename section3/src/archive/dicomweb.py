@@ -350,9 +350,11 @@ def _confirmation(content: bytes, path: Path) -> list[str]:
     return [] if warning is None else [f"warning {_reason(warning)}"]
 
 
-def _reason(code: int | None) -> str:
+def _reason(code: object) -> str:
     if code is None:
         return "no reason given"
+    if not (isinstance(code, int) and 0 <= code <= 0xFFFF):  # text, several, or anything else that JSON can say
+        return "a reason that is none"
     digits = f"{code:04X}"
     words = next((words for prefix, words in REASONS.items() if digits.startswith(prefix)), "unknown")
     return f"0x{digits} {words}"

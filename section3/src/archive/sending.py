@@ -83,7 +83,7 @@ def send_to_archive(paths: Sequence[Path], archive: Archive) -> SendOutcome:
         if not paths:
             raise ArchiveError("there is nothing to send")
         warnings = archive.store(paths)
-    except ArchiveError as error:
+    except (ArchiveError, OSError) as error:
         return SendOutcome(False, f"{archive}: {error}")
     told = "".join(f" ({warning})" for warning in warnings)
     detail = f"{archive} confirmed {len(paths)} of {len(paths)} files{told}"
@@ -92,7 +92,7 @@ def send_to_archive(paths: Sequence[Path], archive: Archive) -> SendOutcome:
         faults = archive.patience.attempt(lambda: _faults(sent, archive))
     except NotStoredError as error:
         return SendOutcome(True, f"{detail}, but {error}", False)
-    except ArchiveError as error:
+    except (ArchiveError, OSError) as error:
         return SendOutcome(True, f"{detail}; whether it has them is not proven: {error}", None)
     if faults:
         return SendOutcome(True, f"{detail}, but what it has differs from what was sent: {'; '.join(faults)}", False)

@@ -6,7 +6,7 @@ The code is for programs, the reason, one line, for people. It names files, attr
 
 from dataclasses import dataclass
 
-REFUSED, FAILED = "refused", "failed"
+SUCCESS, REFUSED, FAILED = "success", "refused", "failed"  # what becomes of a study
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ CODES = {
         Code(
             "slices-missing",
             REFUSED,
-            "the series has fewer slices than it says itself",
+            "an image of many frames does not say of each of them where it lies",
             "Send the series again, whole.",
         ),
         Code(

@@ -1,9 +1,9 @@
-"""How every program and every worker process of ours begins."""
+"""How a process begins that measures: the program for one study, and each worker of a batch."""
 
 import gc
 import resource
 
-MEMORY = 1 << 30  # bytes; a study takes 0.3 of them, a hostile one as many as it gets
+MEMORY = 1 << 30  # bytes; a study takes 0.3 GiB, a hostile one as much as it gets
 
 
 def limit_memory() -> None:

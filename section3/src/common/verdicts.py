@@ -19,6 +19,16 @@ class Check:
     sentence: str
 
 
+def not_passed(checks: Iterable[Check]) -> list[Check]:
+    """Those that warn or forbid."""
+    return [check for check in checks if check.verdict != PASS]
+
+
+def failed(checks: Iterable[Check]) -> list[Check]:
+    """Those that forbid to show the number."""
+    return [check for check in checks if check.verdict == FAIL]
+
+
 def worst(checks: Iterable[Check]) -> str:
     """The gravest verdict of all; "pass" where there are none."""
     return max((check.verdict for check in checks), key=_SEVERITY.index, default=PASS)
@@ -26,7 +36,7 @@ def worst(checks: Iterable[Check]) -> str:
 
 @dataclass(frozen=True)
 class SeriesVerdict:
-    """The verdict on one series: `condition` names what decided a rejection and is None for the accepted one.
+    """The verdict on one series: `condition` names what decided a rejection and is None for an accepted one.
 
     ours: whether the series is a result of this product.
     """

@@ -1,18 +1,22 @@
 """Files that are there whole, or not at all."""
 
 import json
+import os
 from pathlib import Path
 
 
-def write_json(path: Path, content: dict) -> None:
-    """Write `content` whole or not at all. Raises OSError."""
-    write_text(path, json.dumps(content, indent=2) + "\n")
+def write_json(path: Path, content: dict, shared: bool = False) -> None:
+    """Write `content` whole or not at all; see write_text. Raises OSError."""
+    write_text(path, json.dumps(content, indent=2) + "\n", shared)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write `text` under a temporary name and move it into place. Raises OSError."""
+def write_text(path: Path, text: str, shared: bool = False) -> None:
+    """Write `text` under a temporary name and move it into place. Raises OSError.
+
+    shared: other programs may write the same file now, so that the temporary name must not be theirs.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.unfinished")
+    temporary = path.with_name(f".{path.name}.unfinished{f'-{os.getpid()}' if shared else ''}")
     try:
         temporary.write_text(text)
         temporary.replace(path)

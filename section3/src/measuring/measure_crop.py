@@ -5,18 +5,11 @@ import numpy as np
 from common.refusal import Refusal
 from common.stopwatch import Stopwatch
 from common.structures import PARTS, WHOLE
-from common.verdicts import FAIL, Check
+from common.verdicts import Check, failed
 from common.volume import Grid, Volume
 from measuring.measurement import Hippocampus
-from measuring.quality import (
-    Limits,
-    assess_input,
-    assess_output,
-    assess_spacing,
-    cause,
-    is_cut,
-    nothing_checked,
-)
+from measuring.quality import assess_input, assess_output, assess_spacing, cause, is_cut, nothing_checked
+from measuring.quality_limits import Limits
 from measuring.resampling import to_model_grid, to_source_grid
 from measuring.unet_inference_agent import UNetInferenceAgent
 
@@ -49,11 +42,6 @@ def measure_crop(
         return _refused(source.grid, side, checks, "structure-cut" if cut else "implausible-result", limits)
     volumes = get_predicted_volumes(labels, source.grid)
     return Hippocampus(source.grid, tuple(checks), labels, volumes, agent.volume_intervals(volumes), side=side)
-
-
-def failed(checks: list[Check]) -> list[Check]:
-    """Those that forbid to show the number."""
-    return [check for check in checks if check.verdict == FAIL]
 
 
 def _refused(grid: Grid, side: str | None, checks: list[Check], code: str, limits: Limits) -> Hippocampus:

@@ -16,12 +16,15 @@ SHAPE = ("ratio", "forward", "tilt", "margin", "one_piece", "surface", "confiden
 
 
 def measure_size(volume: np.ndarray) -> dict[str, float]:
-    """The values of quality.SIZE_MEASURES for a volume [X, Y, Z] of 1 mm."""
+    """The values of quality_catalogue.SIZE_MEASURES for a volume [X, Y, Z] of 1 mm."""
     return {f"size_{axis}": size for axis, size in zip("xyz", volume.shape, strict=True)}
 
 
 def measure_image(volume: np.ndarray, template: np.ndarray) -> dict[str, float]:
-    """The values of quality.IMAGE_MEASURES for a raw volume [X, Y, Z] (RAS, 1 mm), 2 voxels or more along each axis."""
+    """The values of quality_catalogue.IMAGE_MEASURES for a raw volume [X, Y, Z] (RAS, 1 mm).
+
+    It has 2 voxels or more along each axis.
+    """
     normal = normalise(volume)
     centre = around_centre(normal, template.shape)
     likeness = _correlation(centre, template)
@@ -102,7 +105,7 @@ def _along_each_axis(volume: np.ndarray) -> list[np.ndarray]:
 
 
 def measure_output(probabilities: np.ndarray) -> dict[str, float]:
-    """The values of quality.OUTPUT_MEASURES for probabilities [3, X, Y, Z].
+    """The values of quality_catalogue.OUTPUT_MEASURES for probabilities [3, X, Y, Z].
 
     NaN what cannot be measured, as a part is absent.
     """

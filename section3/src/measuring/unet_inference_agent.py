@@ -35,7 +35,7 @@ _EXPECTED_CARD = {
 class UNetInferenceAgent:
     """One loaded model.
 
-    path: of the file. card: the model card in it as a dict; identity: its name and version, and the sha256 of the file.
+    card: the model card in it as a dict; identity: its name and version, and the sha256 of the file.
     Raises Failure: bad-model.
     """
 
@@ -47,7 +47,6 @@ class UNetInferenceAgent:
             raise Failure("bad-model", f"model {model_path} cannot be read: {error.strerror}") from error
         except _LOAD_ERRORS as error:
             raise Failure("bad-model", f"{model_path} is no ONNX model; expected the exported model.onnx") from error
-        self.path = Path(model_path)
         self.card = self._checked_card(model_path)
         self.identity = {
             "name": str(self.card["name"]),
@@ -64,6 +63,8 @@ class UNetInferenceAgent:
             card = json.loads(self._session.get_modelmeta().custom_metadata_map.get("card", ""))
         except ValueError as error:
             raise Failure("bad-model", f"{model_path} has no model card in its metadata") from error
+        if not isinstance(card, dict):
+            raise Failure("bad-model", f"the card of {model_path} is no JSON object")
         for key, value in _EXPECTED_CARD.items():
             if card.get(key) != value:
                 raise Failure("bad-model", f"the card of {model_path} says {key} {card.get(key)}, expected {value}")
@@ -93,10 +94,6 @@ class UNetInferenceAgent:
                 raise MemoryError from error
             raise
         return probabilities
-
-    def single_volume_inference_unpadded(self, volume: np.ndarray) -> np.ndarray:
-        """Labels [X, Y, Z] uint8, the most probable class of each voxel, of a raw volume [X, Y, Z], RAS, 1 mm."""
-        return self.single_volume_inference(volume).argmax(axis=0).astype(np.uint8)
 
 
 def session_options(threads: int) -> onnxruntime.SessionOptions:

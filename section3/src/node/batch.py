@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
 
-from common.refusal import Failure, Stop
+from common.refusal import FAILED, REFUSED, SUCCESS, Failure, Stop
 from common.structures import STRUCTURES, WHOLE
 from common.verdicts import PASS
 from common.whole_files import write_json, write_text
@@ -37,11 +37,15 @@ class BatchProcessingStats:
 
     @property
     def succeeded(self) -> int:
-        return sum(result.status == "success" for result in self.results)
+        return sum(result.status == SUCCESS for result in self.results)
+
+    @property
+    def refused(self) -> int:
+        return sum(result.status == REFUSED for result in self.results)
 
     @property
     def failed(self) -> int:
-        return len(self.results) - self.succeeded
+        return sum(result.status == FAILED for result in self.results)
 
     @property
     def unsent(self) -> int:
@@ -77,8 +81,8 @@ class BatchProcessingStats:
         to_send = sum(result.sent is not None for result in self.results)
         sent = f" Sent {to_send - self.unsent} of {to_send}." if to_send else ""
         lines.append(
-            f"{self.succeeded} of {self.total} studies succeeded{resumed}, {self.failed} did not; {self.seconds:.1f} s "
-            f"with {self.workers} workers.{sent} Research use only."
+            f"{self.succeeded} of {self.total} studies succeeded{resumed}, {self.refused} refused, "
+            f"{self.failed} failed; {self.seconds:.1f} s with {self.workers} workers.{sent} Research use only."
         )
         return "\n".join(lines)
 
@@ -87,6 +91,7 @@ class BatchProcessingStats:
         return {
             "total": self.total,
             "succeeded": self.succeeded,
+            "refused": self.refused,
             "failed": self.failed,
             "resumed": self.resumed,
             "workers": self.workers,
@@ -117,9 +122,9 @@ class BatchProcessingStats:
     def save(self, path: Path) -> None:
         """Write the results to `path`, as CSV where its name ends so, else as JSON. Raises OSError."""
         if path.suffix.lower() == ".csv":
-            write_text(path, self.csv())
+            write_text(path, self.csv(), shared=True)  # with another batch
         else:
-            write_json(path, self.summary())
+            write_json(path, self.summary(), shared=True)
 
     def _ordered(self) -> list[StudyResult]:
         return sorted(self.results, key=lambda result: result.study_instance_uid or "")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from common.output_files import RESULT
-from common.refusal import Failure, Stop
+from common.refusal import SUCCESS, Failure, Stop
 from reading.dicom_series import read_study, study_uid_of
 from study.process_study import Send, process_single_study
 from study.setup import Setup, SetupFiles
@@ -73,7 +73,7 @@ def proven_result(task: StudyTask, newer: bool = True) -> StudyResult | None:
     try:
         result = read_result(task.output_dir)
         if (
-            result.status == "success"
+            result.status == SUCCESS
             and result.setup_sha256 == task.setup_digest
             and (result.sent or not task.send)
             and (not newer or path.stat().st_mtime > max(file.stat().st_mtime for file in task.files))

@@ -107,7 +107,7 @@ def _page(kind: str, page: Image.Image, provenance: Provenance, shows: Sequence[
     ds.update(secondary_capture(page))
     ds.update(derived_from(shows))
     ds.BurnedInAnnotation = "YES" if provenance.names_patient else "NO"
-    if provenance.replaces:
+    if provenance.replaces and kind != "series table":
         ds.SeriesDescription = f"{PRODUCT} {kind}, replaces {provenance.replaces} ({RESEARCH.lower()})"  # 64 letters
         ds.DerivationDescription += f" {IN_PLACE_OF} {provenance.replaces}."
     return ds

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from common.refusal import CODES, Refusal
-from common.verdicts import FAIL, Check
+from common.verdicts import Check, failed
 from common.volume import Grid, Volume
 from measuring.measurement import Measurement
 from measuring.quality import number_in_words
@@ -63,7 +63,7 @@ def create_refusal_page(
     page.heading("No hippocampus volumes")
     page.footer(NOTES)
     source, refusal = measurement.source, measurement.refusal
-    checks = [check for check in measurement.all_checks if check.verdict == FAIL]
+    checks = failed(measurement.all_checks)
     checks.sort(key=lambda check: check.sentence != refusal.reason)  # the cause of the others first
     name = f"Model {model['name']} {model['version']} ({model['sha256'][:12]})"
     width = COLUMN if source else SIZE[0] - 2 * MARGIN

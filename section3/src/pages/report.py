@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from common.structures import COLOURS, PARTS, WHOLE
-from common.verdicts import PASS, Check
+from common.verdicts import Check, not_passed
 from common.volume import Grid
 from measuring.measurement import Hippocampus, Measurement
 from pages.canvas import (
@@ -49,7 +49,7 @@ def create_report(
 
     `header` has the patient and study attributes that may be shown, as text; what it lacks becomes a dash. `model` has
     "name", "version" and "sha256"; `history` says when it was measured, "" where that is not to be told.
-    Raises ValueError if the labels lie on another grid than the source.
+    Raises ValueError if the labels are of another shape than the source.
     """
     (hippocampus,) = measurement.hippocampi
     shapes = hippocampus.grid.shape, measurement.source.grid.shape
@@ -94,7 +94,7 @@ def _range(ends: Sequence[float]) -> str:
 
 def _warnings(page: Page, checks: Sequence[Check], y: float) -> float:
     """Beside the number why it is to be taken with care; returns the last baseline."""
-    warned = [check for check in checks if check.verdict != PASS]
+    warned = not_passed(checks)
     if not warned:
         return y
     more = f" (and {len(warned) - 1} more: see result.json)" if len(warned) > 1 else ""
@@ -130,7 +130,7 @@ def _provenance(page: Page, measurement: Measurement, model: Mapping[str, str], 
 
 def _quality(page: Page, checks: Sequence[Check]) -> None:
     """How many checks were passed, and which were not, below the footer's small print."""
-    warned = [check.name.replace("_", " ") for check in checks if check.verdict != PASS]
+    warned = [check.name.replace("_", " ") for check in not_passed(checks)]
     text = f"Quality: {len(checks) - len(warned)} of {len(checks)} checks passed."
     text += f" Not passed: {', '.join(warned)}." if warned else ""
     (line,), size = fit(text, range(14, 10, -1), SIZE[0] - MARGIN - VIEWS[0] - GUTTER[0], 1)

@@ -55,7 +55,7 @@ def load_dicom_volume_as_numpy_from_list(series: Series) -> SourceVolume:
 
 
 def volume_to_look_at(series: Series) -> SourceVolume | None:
-    """What a series shows that was refused for its size, as far as it is one volume; None where it is not."""
+    """What a series shows that was refused, as far as it is one volume; None where it is not."""
     try:
         slices = checked_slices(series)
         return _volume(slices) if np.prod(_grid(slices).shape, dtype=float) <= MOST_PICTURED else None

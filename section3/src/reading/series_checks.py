@@ -39,7 +39,7 @@ def step_as_stated(source: SourceVolume) -> Check | None:
             stated = float(instance.text("SpacingBetweenSlices"))
         except ValueError:  # most series have none
             continue
-        if abs(stated - step) > STEP_TOLERANCE * step:
+        if stated > 0 and abs(stated - step) > STEP_TOLERANCE * step:
             sentence = (
                 f"The slices lie {step:.3g} mm apart where a header states {stated:.3g} mm (SpacingBetweenSlices): if "
                 f"that is right, the volume is {step / stated - 1:+.0%} off."

@@ -81,6 +81,8 @@ def load_rules(path: Path = DEFAULT_RULES) -> tuple[Condition, ...]:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, list):
             raise TypeError("not a list")
+        if not all(isinstance(rule["values"], list) for rule in content):
+            raise TypeError("values is not a list")
         rules = tuple(Condition(**{**rule, "values": tuple(rule["values"])}) for rule in content)
         for rule in rules:
             rule.is_met("1")

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -96,11 +96,12 @@ class OutputFolder:
         except (ValueError, TypeError, LookupError) as error:
             raise FileExistsError(f"it has a {RESULT} that is not ours") from error
 
-    def _require_ours(self, new: Iterable[str], old: Iterable[str]) -> None:
+    def _require_ours(self, new: Sequence[str], old: Iterable[str]) -> None:
         found = {file for file in new if (self.path / file).exists()}
         found |= {f"{OVERLAY}/{path.name}" for path in self.path.glob(f"{OVERLAY}/*")}
         if strange := sorted(found - set(old)):
-            raise FileExistsError(f"it has {strange[0]}, which no earlier run lists in {RESULT}; take it away first")
+            name = strange[0] if strange[0] in new else f"a file in {OVERLAY}"  # whose name may be a patient's
+            raise FileExistsError(f"it has {name}, which no earlier run lists in {RESULT}; take it away first")
 
     def _write(self, result: StudyResult) -> None:
         write_json(self.path / RESULT, asdict(result))

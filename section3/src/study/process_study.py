@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from common.refusal import Failure, Refusal, Stop, printable
+from common.refusal import SUCCESS, Failure, Refusal, Stop, printable
 from common.send_outcome import SendOutcome
 from common.stopwatch import Stopwatch
 from measuring.measure_crop import measure_crop
@@ -83,7 +83,7 @@ def process_single_study(
             except Exception as error:  # noqa: BLE001  as above
                 result = result.stopped(_as_stop(error))
             return folder.finish(replace(result, seconds=stopwatch.seconds))
-    except OSError as error:  # what an earlier run wrote stays as it is
+    except OSError as error:
         return replace(result, seconds=stopwatch.seconds).stopped(cannot_write(path, error))
 
 
@@ -104,8 +104,8 @@ def _sent(
     with stopwatch.timed("send"):
         outcome = send([path / one["file"] for one in result.outputs if one["sop_instance_uid"]])
     result = result.with_sending(outcome)
-    if outcome.stored is False and result.status == "success":
-        return result.stopped(Failure("not-stored", outcome.detail))
+    if outcome.stored is False and result.status == SUCCESS:
+        return replace(result.stopped(Failure("not-stored", outcome.detail)), outputs=result.outputs)
     return result
 
 
@@ -124,7 +124,7 @@ def _as_stop(error: Exception) -> Stop:
 
 def measure_study(study: Study, setup: Setup, stopwatch: Stopwatch, series_uid: str | None = None) -> Measurement:
     """Choose the series, segment and measure it. Raises NoSuchSeriesError, Failure."""
-    identity = Nobody() if setup.pseudonymous else Identity.of(study)
+    identity = (Nobody if setup.pseudonymous else Identity).of(study)
     if series_uid is not None and study.series_of(series_uid) is None:
         damaged = f" ({len(study.damaged)} damaged files left out)" if study.damaged else ""
         raise NoSuchSeriesError(f"no series {series_uid} in the study{damaged}, which has: {_listed(study, identity)}")
@@ -163,7 +163,7 @@ def _listed(study: Study, identity: Identity) -> str:
     return printable(identity.removed_from(", ".join(names)))[:1000] or "none but those of our results"
 
 
-def tell_stop(stop: Stop, output_dir: Path | None, study_uid: str | None) -> StudyResult:
+def record_stop(stop: Stop, output_dir: Path | None, study_uid: str | None) -> StudyResult:
     """Write result.json where no study could be worked on."""
     folder = output_dir or DEFAULT_OUTPUT / folder_name(study_uid)
     return write_result(StudyResult(study_instance_uid=study_uid).stopped(stop), folder)

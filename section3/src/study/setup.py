@@ -6,10 +6,12 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from measuring.quality import Limits
+from measuring.quality_limits import Limits
 from measuring.unet_inference_agent import UNetInferenceAgent
 from objects.provenance import REVISION
 from reading.series_rules import Condition, rules_sha256
+
+DEFAULT_MODEL = Path(__file__).resolve().parents[2] / "model" / "model.onnx"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from common.output_files import RESULT
-from common.refusal import CODES, Stop, printable
+from common.refusal import CODES, SUCCESS, Stop, printable
 from common.send_outcome import SendOutcome
 from common.verdicts import SeriesVerdict, worst
 from measuring.measurement import Measurement
@@ -23,7 +23,7 @@ from study.setup import Setup
 class StudyResult:
     """What became of one study; the content of result.json."""
 
-    status: str = "success"  # or "refused": the study cannot give a number; or "failed": we could not
+    status: str = SUCCESS  # or "refused": the study cannot give a number; or "failed": we could not
     code: str | None = None
     reason: str | None = None
     again: bool | None = None  # whether trying again can help; None: there is nothing to mend

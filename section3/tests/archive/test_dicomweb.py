@@ -24,6 +24,8 @@ from phantom import make_phantom, write_series
 from reading.dicom_series import list_files, read_study
 from reading.series_rules import consider_series, get_series_for_inference, load_rules
 
+pytestmark = pytest.mark.slow
+
 LOCALHOST = "127.0.0.1"
 DICOM_JSON = {"Content-Type": "application/dicom+json"}
 
@@ -201,6 +203,23 @@ def test_a_warning_is_told(serve, files, send):
 
 
 @pytest.mark.parametrize(
+    ("kind", "value"),
+    [("LO", "0xB000"), ("PN", "x"), ("DS", 1.5), ("US", [1, 2]), ("SQ", None), ("US", -1), ("US", 10**30)],
+)
+@pytest.mark.parametrize("attribute", ["00081196", "00081197"])
+def test_a_reason_of_another_kind_is_told_as_such(serve, files, kind, value, attribute, send):
+    def answer(request):
+        item = json.loads(stow_answer(uid_of(request)))["00081199"]["Value"][0]
+        item[attribute] = {"vr": kind, "Value": value if isinstance(value, list) else [value]}
+        stored = attribute == "00081196"  # a warning, not a failure
+        return 200, DICOM_JSON, json.dumps({f"0008119{9 if stored else 8}": {"vr": "SQ", "Value": [item]}}).encode()
+
+    outcome = send(files[:1], serve(answer, (403, {}, b"")))
+    assert outcome.sent == (attribute == "00081196")
+    assert "a reason that is none" in outcome.detail or "cannot be read" in outcome.detail
+
+
+@pytest.mark.parametrize(
     ("answer", "reason"),
     [
         ((401, {}, b"Phantom^0000"), "401 Unauthorized (set DICOMWEB_TOKEN"),
@@ -298,12 +317,16 @@ def _say_nothing(connection: socket.socket) -> None:
 def _drip(beginning: bytes) -> Callable:
     def drip(connection: socket.socket) -> None:
         connection.sendall(b"HTTP/1.1 200 OK\r\n" + beginning)
-        give_up = time.monotonic() + 600
-        while time.monotonic() < give_up:  # it ends when the other side hangs up
-            connection.sendall(b"x")
-            time.sleep(0.05)
+        _drip_on(connection)
 
     return drip
+
+
+def _drip_on(connection: socket.socket) -> None:
+    give_up = time.monotonic() + 600
+    while time.monotonic() < give_up:  # it ends when the other side hangs up
+        connection.sendall(b"x")
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("behave", [_say_nothing, _drip(b"X: "), _drip(b"Content-Length: 9999\r\n\r\n")])
@@ -323,6 +346,47 @@ def test_a_server_that_hangs_costs_no_more_than_the_time_limit(files, behave):
     assert not outcome.sent
     assert "no answer within 0.5 s" in outcome.detail
     held[0].close()
+
+
+def _drip_handshake(connection: socket.socket) -> None:
+    connection.sendall(b"\x16\x03\x03\x40\x00")  # so much of a handshake is to come: 16 KiB
+    _drip_on(connection)
+
+
+@pytest.mark.parametrize(
+    ("behave", "after_handshake"),
+    [
+        (_say_nothing, False),
+        (_drip_handshake, False),
+        (_say_nothing, True),
+        (_drip(b"X: "), True),
+        (_drip(b"Content-Length: 9999\r\n\r\n"), True),
+    ],
+)
+def test_a_server_that_hangs_inside_tls_costs_no_more_than_the_time_limit(files, certificate, behave, after_handshake):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+
+    def serve(listener):
+        connection, _ = listener.accept()
+        with connection, contextlib.suppress(OSError):
+            if after_handshake:
+                connection = context.wrap_socket(connection, server_side=True)
+            connection.recv(1)  # the request, or the client's first words of the handshake
+            behave(connection)
+            while connection.recv(1 << 16):  # until the other side hangs up
+                pass
+        hung_up.set()
+
+    hung_up = threading.Event()
+    with socket.create_server((LOCALHOST, 0)) as listener:
+        threading.Thread(target=serve, args=(listener,), daemon=True).start()
+        address = f"https://{LOCALHOST}:{listener.getsockname()[1]}"
+        archive = DicomWebArchive(address, certificate, timeout=0.5, patience=Patience(()))
+        outcome = send_to_archive(files, archive)
+        assert hung_up.wait(600)
+    assert not outcome.sent
+    assert "no answer within 0.5 s" in outcome.detail
 
 
 def test_an_answer_before_all_was_sent_is_heard(files):

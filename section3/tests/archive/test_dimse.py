@@ -1,6 +1,6 @@
-"""Sending to a real listener, and to peers that refuse, fail, keep silent or are not there.
+"""Sending to a real listener, and to peers that refuse, fail, lie, keep silent or are not there.
 
-Fetching back needs an archive: programs/test_orthanc.py.
+A real archive: programs/test_orthanc.py.
 """
 
 import socket
@@ -12,10 +12,14 @@ from pathlib import Path
 import pydicom
 import pytest
 from pydicom.uid import SecondaryCaptureImageStorage
+from pynetdicom import AE, StoragePresentationContexts, evt
+from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelGet
 
 from archive.dimse import DimseArchive
 from archive.sending import Patience, send_to_archive
 from common.send_outcome import SendOutcome
+
+pytestmark = pytest.mark.slow
 
 LOCALHOST = "127.0.0.1"
 ONLY_MR = r"""
@@ -59,6 +63,45 @@ def listen(free_port, tmp_path) -> Iterator[Callable]:
     for process in started:
         process.kill()
         process.wait()
+
+
+@pytest.fixture
+def peer() -> Iterator[Callable]:
+    """peer(statuses, give) starts a peer that answers like nobody else: its port, and the UIDs that came.
+
+    statuses: what it says to each C-STORE in turn, the last one to all that follow. give: what it sends to a C-GET of
+    the instances that came, or the status to refuse it with. A status may be a dataset that says more.
+    """
+    started = []
+
+    def start(
+        *statuses: int | pydicom.Dataset, give: Callable | int | pydicom.Dataset = 0xA900
+    ) -> tuple[int, list[str]]:
+        came = []
+
+        def store(event: evt.Event) -> int | pydicom.Dataset:
+            came.append(event.dataset)
+            came[-1].file_meta = event.file_meta
+            return statuses[min(len(came), len(statuses)) - 1]
+
+        def get(_: evt.Event) -> Iterator:
+            given = give(came) if callable(give) else []
+            yield len(given) or 1
+            yield from ((0xFF00, one) for one in given)
+            if not given:
+                yield (0x0000 if callable(give) else give), None
+
+        entity = AE("ARCHIVE")
+        entity.add_supported_context(StudyRootQueryRetrieveInformationModelGet)
+        for context in StoragePresentationContexts:
+            entity.add_supported_context(context.abstract_syntax, scu_role=True, scp_role=True)
+        handlers = [(evt.EVT_C_STORE, store), (evt.EVT_C_GET, get)]
+        started.append(entity.start_server((LOCALHOST, 0), block=False, evt_handlers=handlers))
+        return started[-1].server_address[1], came
+
+    yield start
+    for server in started:
+        server.shutdown()
 
 
 @pytest.fixture
@@ -126,6 +169,79 @@ def test_a_peer_that_finds_room_gets_everything(listen, files, tmp_path, send):
 def test_a_peer_that_was_starting_gets_everything(listen, files, free_port, tmp_path, send):
     assert send(files, free_port, patience=Patience(sleep=lambda _: listen())).sent
     assert len(list((tmp_path / "archive").iterdir())) == 3
+
+
+@pytest.mark.parametrize("status", [0xA700, 0xA701, 0xA7FF])
+@pytest.mark.parametrize("stored_before", [0, 1, 2])
+def test_a_peer_out_of_resources_is_asked_again(peer, files, pauses, send, status, stored_before):
+    port, came = peer(*[0x0000] * stored_before, status, 0x0000)
+    outcome = send(files, port)
+    assert outcome.sent
+    assert "3 of 3" in outcome.detail
+    assert len(pauses) == 1
+    assert len({one.SOPInstanceUID for one in came}) == 3
+
+
+def test_a_peer_that_stays_out_of_resources_is_given_up(peer, files, pauses, send, patience):
+    port, came = peer(0x0000, 0xA700)
+    outcome = send(files, port)
+    assert not outcome.sent
+    assert "OutOfResources" in outcome.detail and "0 of 3" in outcome.detail
+    assert pauses == list(patience.pauses)
+    assert len(came) >= len(pauses) + 1
+
+
+@pytest.mark.parametrize("status", [0xB000, 0xB006, 0xB007])
+def test_a_peer_that_warns_has_stored_and_is_told(peer, files, pauses, send, status):
+    port, came = peer(status)
+    outcome = send(files, port)
+    assert outcome.sent
+    assert outcome.detail.count("Warning") == 1
+    assert (len(came), pauses) == (3, [])
+
+
+@pytest.mark.parametrize("status", [0xA900, 0xC000, 0x0110, 0x0122, 0x0124, 0x0001, 0xFFFF])
+def test_a_peer_that_does_not_take_a_file_is_a_failure_at_once(peer, files, pauses, send, status):
+    port, _ = peer(0x0000, status)
+    outcome = send(files, port)
+    assert not outcome.sent
+    assert "1 of 3" in outcome.detail
+    assert pauses == []
+
+
+@pytest.mark.parametrize("code", [0xA700, 0xA900, 0xB000, 0xC123, 0x0110])
+def test_what_a_peer_says_of_a_patient_is_not_repeated(peer, files, send, code):
+    status = pydicom.Dataset()
+    status.Status, status.ErrorComment, status.OffendingElement = code, "SECRETSON ANNA", 0x00100010
+    refusal = pydicom.Dataset()
+    refusal.Status, refusal.ErrorComment = 0xA900, "SECRETSON ANNA"
+    outcome = send(files, peer(status, give=refusal)[0])
+    assert outcome.sent == (code == 0xB000)
+    assert "SECRETSON" not in outcome.detail
+
+
+def _other_patient(came: list[pydicom.Dataset]) -> list[pydicom.Dataset]:
+    came[0].PatientID = "SOMEBODY ELSE"
+    return came
+
+
+@pytest.mark.parametrize(
+    ("give", "stored", "told"),
+    [
+        (list, True, "gave them back as they were sent"),
+        (_other_patient, False, "differs from what was sent: MR Image Storage"),
+        (lambda came: came[:2], False, "does not have 1 of them"),
+        (lambda came: came[:1] * 3, False, "does not have 2 of them"),
+        (lambda came: [], False, "does not have 3 of them"),
+        (0xA701, None, "not proven: C-GET: Refused: OutOfResources"),
+        (0xA900, None, "not proven: C-GET"),
+        (0xC123, None, "not proven: C-GET"),
+    ],
+)
+def test_a_peer_that_says_success_is_believed_when_it_gives_back_what_it_got(peer, files, send, give, stored, told):
+    outcome = send(files, peer(0x0000, give=give)[0])
+    assert (outcome.sent, outcome.stored) == (True, stored)
+    assert told in outcome.detail and "SOMEBODY" not in outcome.detail
 
 
 @pytest.mark.parametrize("content", [None, b"not DICOM"])

@@ -56,6 +56,12 @@ def test_anything_else_is_a_failure_that_quotes_no_value(files, patience, change
     assert "OTHER" not in outcome.detail and "PHANTOM" not in outcome.detail
 
 
+def test_what_cannot_be_read_is_not_sent(files, patience):
+    files[1].unlink()
+    outcome = send_to_archive(files, Memory(patience))
+    assert (outcome.sent, outcome.stored) == (False, None)
+
+
 def test_an_archive_may_need_a_moment(files, patience):
     answers = iter([0, 2, 3])
     assert send_to_archive(files, Memory(patience, lambda instances: instances[: next(answers)])).stored

@@ -7,8 +7,10 @@ import pytest
 
 import geometry
 from geometry import ScanGrid
-from options import DEFAULT_MODEL
 from phantom import make_phantom, save_nifti
+from study.setup import DEFAULT_MODEL
+
+pytestmark = pytest.mark.slow
 
 MODEL = str(DEFAULT_MODEL)
 

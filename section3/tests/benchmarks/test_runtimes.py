@@ -6,6 +6,8 @@ import pytest
 import runtimes
 from phantom import save_nifti
 
+pytestmark = pytest.mark.slow
+
 
 def _no_package(name: str) -> None:
     """Finds nothing, as where OpenVINO is not installed."""

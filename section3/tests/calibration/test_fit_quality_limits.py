@@ -25,16 +25,19 @@ from fit_quality_limits import (
     tally_crops,
     tally_nonsense,
 )
-from measuring.quality import Limits, Measure
+from measuring.quality_catalogue import Measure
+from measuring.quality_limits import Limits
 from measuring.quality_measures import measure_output
 from measuring.resampling import to_model_grid
 from measuring.unet_inference_agent import UNetInferenceAgent
 from nonsense import read_brains
-from options import DEFAULT_MODEL
 from phantom import make_phantom, make_training_set
 from reading.dicom_series import list_files, read_study
 from reading.dicom_volume import load_dicom_volume_as_numpy_from_list
 from reading.series_rules import consider_series, get_series_for_inference, load_rules
+from study.setup import DEFAULT_MODEL
+
+pytestmark = pytest.mark.slow
 
 # Near what the persons differ by, so that some of it is only doubted: the least share that fails.
 HARD = {"enlarged by 1.2 in its frame": 0.0, "moved by a quarter": 0.6}

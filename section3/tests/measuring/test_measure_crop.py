@@ -16,7 +16,7 @@ from common.verdicts import FAIL, PASS, WARN
 from common.volume import Grid, Volume
 from measuring.measure_crop import get_predicted_volumes, measure_crop
 from measuring.measurement import Hippocampus
-from measuring.quality import IMAGE_MEASURES, OUTPUT_MEASURES, SIZE_MEASURES
+from measuring.quality_catalogue import IMAGE_MEASURES, OUTPUT_MEASURES, SIZE_MEASURES
 from measuring.unet_inference_agent import UNetInferenceAgent
 
 ROOM = Path(measuring.__file__).parent

@@ -15,21 +15,12 @@ from scipy import ndimage
 from common.refusal import Failure
 from common.verdicts import FAIL, PASS, WARN, Check, worst
 from measuring import quality
-from measuring.quality import (
-    INPUT_MEASURES,
-    LIMITS_FILE,
-    OUTPUT_MEASURES,
-    TEMPLATE_FILE,
-    TEMPLATE_SCALE,
-    Limits,
-    Range,
-    assess_input,
-    assess_output,
-    assess_spacing,
-)
+from measuring.quality import assess_input, assess_output, assess_spacing
+from measuring.quality_catalogue import INPUT_MEASURES, OUTPUT_MEASURES
+from measuring.quality_limits import LIMITS_FILE, TEMPLATE_FILE, TEMPLATE_SCALE, Limits, Range
 from measuring.quality_measures import enlarged
-from options import DEFAULT_MODEL
 from phantom import make_phantom
+from study.setup import DEFAULT_MODEL
 
 SOURCE = Path(quality.__file__).parents[1]
 MODEL = "0" * 64  # what the limits were fitted on

@@ -12,7 +12,7 @@ import pytest
 from common.refusal import Failure
 from measuring import unet_inference_agent
 from measuring.unet_inference_agent import UNetInferenceAgent
-from options import DEFAULT_MODEL
+from study.setup import DEFAULT_MODEL
 
 SOURCE = Path(unet_inference_agent.__file__).parents[1]
 # The volume is never written, so that it takes no memory but addresses, of which no more than a little are left for the
@@ -40,7 +40,7 @@ def test_any_size_goes_in_and_comes_out(threshold_model, shape):
     volume = np.random.default_rng(0).uniform(0, 600, shape).astype(np.float32)
     agent = UNetInferenceAgent(threshold_model)
     probabilities = agent.single_volume_inference(volume)
-    labels = agent.single_volume_inference_unpadded(volume)
+    labels = agent.single_volume_inference(volume).argmax(axis=0).astype(np.uint8)
     assert probabilities.shape == (3, *shape)
     np.testing.assert_array_equal(labels, np.select([volume >= 400, volume < 200], [1, 2]))
     assert labels.dtype == np.uint8
@@ -82,8 +82,9 @@ def test_a_card_that_promises_something_else_is_a_failure(tmp_path, save_thresho
     _assert_fails(save_threshold_model(tmp_path / "model.onnx", {**card, **change}))
 
 
-def test_a_model_without_a_card_is_a_failure(tmp_path, save_threshold_model):
-    _assert_fails(save_threshold_model(tmp_path / "model.onnx", None))
+@pytest.mark.parametrize("card", [None, [], "card", 7])
+def test_a_model_without_a_card_is_a_failure(tmp_path, save_threshold_model, card):
+    _assert_fails(save_threshold_model(tmp_path / "model.onnx", card))
 
 
 def test_a_model_with_other_inputs_is_a_failure(tmp_path, threshold_model):

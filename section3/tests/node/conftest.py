@@ -11,14 +11,13 @@ from pathlib import Path
 import pytest
 
 from common.send_outcome import SendOutcome
-from measuring.quality import Limits, Range
+from measuring.quality_limits import Limits, Range
 from node.ai_node import AiNode, Settings
 from node.engines import Engine, SerialExecutor
 from node.incoming import Incoming
 from node.study_queue import Pauses, StudyQueue
-from options import DEFAULT_MODEL
 from reading.series_rules import load_rules
-from study.setup import SetupFiles
+from study.setup import DEFAULT_MODEL, SetupFiles
 
 QUIET, LONGEST, LEASE = 30, 900, 60
 

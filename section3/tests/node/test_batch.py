@@ -132,7 +132,7 @@ def test_the_table_shows_every_study_with_its_volumes_or_its_code():
     assert rows[0].split() == ["unknown", "-", "-", "-", "0.0", "refused", "[no-dicom]"]
     assert rows[1].endswith("success (not sent)")
     assert rows[2].split() == ["1.9", "1500", "1300", "2801", "0.8", "success"]
-    assert last.startswith("2 of 3 studies succeeded, 1 did not")
+    assert last.startswith("2 of 3 studies succeeded, 1 refused, 0 failed")
     assert "mm3" in head
 
 

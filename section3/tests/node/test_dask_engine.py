@@ -7,6 +7,8 @@ import pytest
 from common.refusal import Failure
 from node.dask_engine import dask_engine
 
+pytestmark = pytest.mark.slow
+
 LONG = 600
 
 

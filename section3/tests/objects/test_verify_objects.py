@@ -9,6 +9,8 @@ from pydicom import Dataset
 from common.structures import ANTERIOR
 from objects.verify_objects import VerificationError
 
+pytestmark = pytest.mark.slow
+
 SPACING = (0.8, 1.1, 1.7)
 ORIENTATIONS = ["".join(codes) for axes in permutations(("RL", "AP", "SI")) for codes in product(*axes)]
 

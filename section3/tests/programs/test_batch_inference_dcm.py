@@ -17,11 +17,13 @@ import pytest
 
 import batch_inference_dcm
 from batch_inference_dcm import main
-from measuring.quality import LIMITS_FILE, Limits, Range
+from measuring.quality_limits import LIMITS_FILE, Limits, Range
 from node.engines import LOCAL_ENGINES
-from options import DEFAULT_MODEL
 from reading.dicom_series import list_files
 from reading.series_rules import DEFAULT_RULES
+from study.setup import DEFAULT_MODEL
+
+pytestmark = pytest.mark.slow
 
 TOTAL_MM3 = 4 * 12 * 6  # of the blocks
 
@@ -43,11 +45,11 @@ def test_one_bad_study_does_not_stop_the_others(make_study, crop_files, tmp_path
     for number in (1, 2, 3):
         assert f"[{number}/3] " in printed
     assert "s left)" in printed
-    assert "2 of 3 studies succeeded, 1 did not" in printed
+    assert "2 of 3 studies succeeded, 1 refused, 0 failed" in printed
     assert "Phantom" not in printed
 
     summary = json.loads((out / "summary.json").read_text())
-    assert (summary["total"], summary["succeeded"], summary["failed"]) == (3, 2, 1)
+    assert [summary[key] for key in ("total", "succeeded", "refused", "failed")] == [3, 2, 1, 0]
     by_uid = {study["study_instance_uid"]: study for study in summary["studies"]}
     assert by_uid[_uid(bad)]["code"] == "geometry-gap"
     for study in good:
@@ -233,7 +235,7 @@ def test_a_second_run_resumes(make_study, crop_files, tmp_path, threshold_model,
     (tmp_path / "missing").rename(studies[2] / "found")
 
     assert main([*arguments, "--save-summary"]) == 0
-    assert "3 of 3 studies succeeded (2 in an earlier run), 0 did not" in capfd.readouterr().out
+    assert "3 of 3 studies succeeded (2 in an earlier run), 0 refused" in capfd.readouterr().out
     for study in studies[:2]:
         assert all(path.stat().st_mtime_ns == times[path] for path in list_files(tmp_path / "out" / _uid(study)))
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())

@@ -12,8 +12,10 @@ import pytest
 
 import inference_dcm
 import predict
-from options import DEFAULT_MODEL
 from phantom import make_phantom, write_series
+from study.setup import DEFAULT_MODEL
+
+pytestmark = pytest.mark.slow
 
 TURN = np.radians(12)
 GRIDS = {  # orientation of the slices, spacing in mm along x, y and z

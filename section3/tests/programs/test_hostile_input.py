@@ -1,14 +1,13 @@
 """Whatever stands in the files, a study ends in a result or a refusal: no crash, no hang, no flood, nothing elsewhere.
 
-The fuzzer runs for $FUZZ_SECONDS, 10 if that is unset, and over 40 studies at least, from $FUZZ_SEED on; a failure
-names the seed that repeats it.
+What harm at random does is found out by fuzz.py, of which `make fuzz` makes a long run and this a short one.
 """
 
-import itertools
 import os
-import random
 import re
 import struct
+import subprocess
+import sys
 import time
 import zlib
 from collections.abc import Callable
@@ -16,44 +15,19 @@ from pathlib import Path
 
 import pydicom
 import pytest
-from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGLSLossless, RLELossless
 
-from common.refusal import CODES, REFUSED, Refusal
-from common.stopwatch import Stopwatch
-from reading.dicom_series import list_files, read_study
-from study.process_study import measure_study, process_single_study
+import fuzz
+from common.refusal import CODES, REFUSED
+from reading.dicom_series import list_files
+from study.process_study import process_single_study
 from study.setup import Setup
 from study.study_result import StudyResult
 
-SECONDS, SEED = float(os.environ.get("FUZZ_SECONDS", 10)), int(os.environ.get("FUZZ_SEED", 0))
-LEAST_STUDIES = 40
+pytestmark = pytest.mark.slow
+
 SECONDS_A_STUDY = 20  # of the processor: other programs on the machine do not count
 MEMORY = 1 << 30
-
-NASTY_TEXTS = (
-    "$(touch owned); `reboot` | rm -rf / #",
-    "<script>alert(1)</script><img src=x onerror=alert(1)>",
-    "../../../../etc/passwd",
-    "line\r\nbreak\x1b[2J\x00\x07",
-    "%s%n{0}{{}}",
-    "\ud55c\uad6d\u8a9e\u202e\u0640\U0001f9e0" * 20,
-    "^" * 300 + "=" * 300,
-    "9" * 400,
-    "-0",
-    "1e999",
-    "nan",
-    "\\" * 500,
-    "",
-)
-NASTY_LENGTHS = (0, 1, 0x7FFF, 0xFFFE, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFE, 0xFFFFFFFF)
-KEYWORDS = (
-    *("PatientName", "PatientID", "StudyDate", "SeriesDescription", "ImageType", "Modality", "SOPClassUID"),
-    *("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID", "ImagesInAcquisition"),
-    *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "PhotometricInterpretation", "NumberOfFrames"),
-    *("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "SamplesPerPixel"),
-)
-CHARACTER_SETS = ("ISO_IR 192", "ISO 2022 IR 149", "GB18030", "\\ISO 2022 IR 87", "NO_SUCH_SET", "ISO_IR 13")
 
 
 def memory_meter() -> Callable[[], int]:
@@ -85,22 +59,6 @@ def check(setup, tmp_path):
         return result
 
     return run
-
-
-def _with_value(content: bytes, keyword: str, value: bytes) -> bytes:
-    """The content of a file in explicit VR with another value of a short attribute, where it has that."""
-    tag = tag_for_keyword(keyword)
-    head = struct.pack("<HH", tag >> 16, tag & 0xFFFF) + dictionary_VR(tag).encode()
-    at = content.find(head, 132)
-    if at < 0:
-        return content
-    size = struct.unpack("<H", content[at + 6 : at + 8])[0]
-    return content[: at + 6] + struct.pack("<H", len(value)) + value + content[at + 8 + size :]
-
-
-def _in_character_set(content: bytes, name: str) -> bytes:
-    at = content.index(b"\x08\x00\x08\x00CS")
-    return content[:at] + b"\x08\x00\x05\x00CS" + struct.pack("<H", len(name)) + name.encode() + content[at:]
 
 
 # --- what the fuzzer would hardly come upon ---------------------------------------------------------------------------
@@ -223,13 +181,13 @@ def test_names_of_files_are_only_names(make_study, crop_files, check):
     assert reason.isprintable()
 
 
-@pytest.mark.parametrize("text", NASTY_TEXTS)
+@pytest.mark.parametrize("text", fuzz.NASTY_TEXTS)
 def test_text_in_headers_is_only_text(make_study, check, tmp_path, text):
     study = make_study(brain_series=0)
     for path in list_files(study):
-        content = _in_character_set(path.read_bytes(), "ISO_IR 192")
+        content = fuzz.in_character_set(path.read_bytes(), "ISO_IR 192")
         for keyword in ("PatientName", "PatientID", "StudyDescription", "AccessionNumber", "StudyID", "StudyDate"):
-            content = _with_value(content, keyword, text.encode())
+            content = fuzz.with_value(content, keyword, text.encode())
         path.write_bytes(content)
     assert check(study).status == "success"
     names = {path.name for path in tmp_path.iterdir()}
@@ -239,86 +197,28 @@ def test_text_in_headers_is_only_text(make_study, check, tmp_path, text):
 # --- the fuzzer -------------------------------------------------------------------------------------------------------
 
 
-def _mutated(content: bytes, choice: random.Random) -> bytes:
-    """The content with some bytes, lengths or stretches of it changed; more often in the header than in the pixels."""
-    data = bytearray(content)
-    for _ in range(choice.choice((1, 1, 2, 5, 20))):
-        if len(data) < 2:
-            break
-        at = choice.randrange(min(len(data), choice.choice((400, 1200, len(data)))))
-        kind = choice.randrange(7)
-        if kind == 0:
-            data[at] = choice.randrange(256)
-        elif kind == 1:
-            data[at : at + 2] = struct.pack("<H", choice.choice(NASTY_LENGTHS) & 0xFFFF)
-        elif kind == 2:
-            data[at : at + 4] = struct.pack("<I", choice.choice(NASTY_LENGTHS))
-        elif kind == 3:
-            del data[at : at + choice.choice((1, 2, 8, 100))]
-        elif kind == 4:
-            other = choice.randrange(len(data))
-            data[at:at] = data[other : other + choice.choice((2, 8, 100, 1000))]
-        elif kind == 5:
-            data[at : at + 2] = choice.choice((b"SQ", b"UN", b"OB", b"DS", b"IS", b"US", b"FD", b"AT", b"PN", b"??"))
-        elif choice.random() < 0.3:
-            del data[at:]
-    return bytes(data)
+def _fuzz(*arguments: str) -> tuple[int, list[str]]:
+    """The exit code and the lines of fuzz.py."""
+    command = [sys.executable, fuzz.__file__, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.stderr == ""  # nor a progress line, as this is no terminal
+    return done.returncode, done.stdout.splitlines()
 
 
-def _with_nasty_value(content: bytes, choice: random.Random) -> bytes:
-    """The content with one of its values replaced by a nasty one, and a character set at random."""
-    value = choice.choice(NASTY_TEXTS).encode()[: choice.choice((8, 64, 600))]
-    if choice.random() < 0.3:
-        value = struct.pack("<H", choice.choice((0, 1, 7, 255, 65535)))
-    content = _with_value(content, choice.choice(KEYWORDS), value)
-    return _in_character_set(content, choice.choice(CHARACTER_SETS))
+@pytest.mark.parametrize(("target", "cases", "outcomes"), [("studies", 150, 8), ("answers", 300, 6)])
+def test_whatever_is_harmed_ends_in_a_number_or_a_reason(target, cases, outcomes):
+    code, lines = _fuzz(target, "--cases", str(cases))
+    assert (code, len(lines)) == (0, 1), "\n".join(lines)
+    told, _, became = lines[0].partition(": ")
+    assert told == f"{cases} {target} tried"
+    assert len(became.split(", ")) >= outcomes
 
 
-@pytest.fixture
-def base_studies(make_study, crop_files, to_enhanced) -> list[Path]:
-    plain, enhanced, packed = (make_study(1, name, brain_series=0) for name in ("plain", "enhanced", "packed"))
-    to_enhanced(crop_files(enhanced))
-    for path in crop_files(packed):
-        dataset = pydicom.dcmread(path)
-        dataset.compress(RLELossless, generate_instance_uid=False)
-        dataset.save_as(path)
-    return [plain, plain, enhanced, packed]
-
-
-def test_fuzzed_files(base_studies, setup, tmp_path):
-    originals = {study: {path: path.read_bytes() for path in list_files(study)} for study in base_studies}
-    deadline = time.monotonic() + SECONDS
-    outcomes: dict[str, int] = {}
-    grown = memory_meter()
-    for seed in itertools.count(SEED):
-        if seed - SEED >= LEAST_STUDIES and time.monotonic() > deadline:
-            break
-        choice = random.Random(seed)
-        study = choice.choice(base_studies)
-        path = choice.choice(sorted(originals[study]))
-        mutate = choice.choice((_mutated, _mutated, _with_nasty_value))
-        everywhere = choice.random() < 0.2
-        for each in sorted(originals[study]) if everywhere else [path]:
-            each.write_bytes(mutate(originals[study][each], random.Random(seed)))
-        started = time.thread_time()
-        try:
-            if choice.random() < 0.05:
-                result = process_single_study(list_files(study), setup, tmp_path / "out")
-                assert result.status != "failed", f"seed {seed}: {result.code} {result.reason}"
-                code = result.code
-            else:
-                refusal = measure_study(read_study(list_files(study)), setup, Stopwatch()).refusal
-                code = refusal and refusal.code
-        except Refusal as refusal:
-            code = refusal.code
-        except Exception as error:
-            raise AssertionError(f"seed {seed}: {type(error).__name__} {error}") from error
-        assert time.thread_time() - started < SECONDS_A_STUDY, f"seed {seed} takes too long"
-        outcomes[code or "success"] = outcomes.get(code or "success", 0) + 1
-        for each in sorted(originals[study]) if everywhere else [path]:
-            each.write_bytes(originals[study][each])
-    peak = grown()
-    print(f"{seed - SEED} studies, {peak >> 20} MiB at most:", dict(sorted(outcomes.items())))
-    assert peak < MEMORY
-    assert len(outcomes) > 3
-    assert {path.name for path in tmp_path.iterdir()} <= {"plain", "enhanced", "packed", "out"}
+def test_the_fuzzer_notices_what_it_looks_for_and_goes_on():
+    code, lines = _fuzz("faults", "--seconds", "1", "--cases", "8")
+    assert code == 1
+    assert lines[0] == "8 faults tried: 6 fault, 2 success"
+    told = ("KeyError", "1 s of the processor", "MemoryError", "SIGKILL", "stderr: a word", "left owned")
+    for number, (line, words) in enumerate(zip(lines[1:], told, strict=True), start=1):
+        assert line.startswith(f"faults, seed {number}: ") and words in line
+    assert _fuzz("faults", "--first", "1", "--cases", "1")[1][1] == lines[1]

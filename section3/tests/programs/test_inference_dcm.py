@@ -24,9 +24,11 @@ import inference_dcm
 from common.output_files import OUTPUTS
 from common.refusal import CODES
 from inference_dcm import main
-from measuring.quality import LIMITS_FILE
+from measuring.quality_limits import LIMITS_FILE
 from phantom import make_phantom, write_study
 from reading.dicom_series import list_files
+
+pytestmark = pytest.mark.slow
 
 LOCALHOST = "127.0.0.1"
 ANTERIOR_MM3, POSTERIOR_MM3 = 4 * 5 * 6, 4 * 7 * 6  # of the blocks
@@ -339,6 +341,7 @@ def _room_until(file: str, out: Path) -> int:
     return sum(blocks[name] for name in WRITTEN[: WRITTEN.index(file)]) + blocks[file] // 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", WRITTEN)
 def test_on_a_disk_that_is_full_at_any_moment_nothing_is_left_half_written(
     make_study, run, run_on_disk, tmp_path, file
@@ -487,6 +490,7 @@ def _uids(folder: Path) -> set[str]:
     return {pydicom.dcmread(path).SOPInstanceUID for path in folder.rglob("*") if path.suffix != ".png"}
 
 
+@pytest.mark.slow
 def test_what_was_asked_for_is_sent_where_it_was_asked(make_study, listen, run, tmp_path):
     code, out, err, result = run(make_study(), *listen(), "--orthanc-aec", "ARCHIVE")
     assert (code, err, result["sent"]) == (0, "", True)

@@ -8,6 +8,8 @@ import pytest
 
 import inference_dcm
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def run(threshold_model, tmp_path) -> Callable[[Path], tuple[int, dict]]:

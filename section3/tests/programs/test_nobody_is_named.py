@@ -1,6 +1,7 @@
 """Nobody's name where it does not belong: in logs and results never, on pages not in the pseudonymous mode."""
 
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,6 +18,8 @@ import inference_dcm
 from archive.sending import PATIENCE
 from reading.dicom_series import list_files
 from reading.identity import pseudonym
+
+pytestmark = pytest.mark.slow
 
 NAME, PATIENT_ID, ACCESSION = "Secretson^Anna^Li", "SECRET-77", "9977123"
 FORBIDDEN = ("secretson", "anna", "secret-77", ACCESSION)
@@ -165,6 +168,77 @@ def test_no_name_that_an_archive_quotes(require_nobody_named, refusing_archive, 
 def _sent(written: list[Path]) -> bool | None:
     (path,) = [path for path in written if path.name == "result.json"]
     return json.loads(path.read_text())["sent"]
+
+
+WHO = {
+    "two letters": ({"PatientName": "Li^Wu"}, "T1 LI WU", "LI_WU_{:03d}.dcm", ("li", "wu")),
+    "ideographic": ({"PatientName": "Zhao^Min=趙^敏"}, "趙敏 頭部", "趙敏{:03d}.dcm", ("zhao", "趙", "敏")),
+    "decomposed": (
+        {"PatientName": "Zürn^Örs"},
+        "Zu\u0308rn MR",
+        "Zu\u0308rn.{:04d}.dcm",
+        ("zürn", "zu\u0308rn", "örs"),
+    ),
+    "transliterated": ({"PatientName": "Zürn^Örs"}, "T1 ZUERN", "ZUERN_OERS.{:04d}", ("zürn", "zuern", "oers")),
+    "numbers": ({"PatientID": "123456", "StudyID": "ST77"}, "T1 ST77", "123456.{:04d}.dcm", ("123456", "st77")),
+    "allowed words": ({"PatientName": "Tse^Bravo"}, "T1 TSE BRAVO", "tse bravo {:03d}.dcm", ("tse", "bravo")),
+    "birth": (
+        {"PatientName": "A^B", "PatientBirthName": "Vogelsang", "PatientBirthDate": "19700131"},
+        "T1 Vogelsang 31.01.1970",
+        "Vogelsang 19700131 {:03d}.dcm",
+        ("vogelsang", "1970", "19700131"),
+    ),
+    "other IDs": ({"OtherPatientIDsSequence": "998877"}, "T1 998877", "998877.{:04d}.dcm", ("998877",)),
+    "places and people": (
+        {"InstitutionName": "Mercy", "ReferringPhysicianName": "Whoson^Dr"},
+        "T1 Mercy Dr Whoson",
+        "Mercy_Whoson_{:03d}.dcm",
+        ("mercy", "whoson"),
+    ),
+}
+
+
+@pytest.mark.parametrize("who", WHO)
+@pytest.mark.parametrize(
+    "prepare", [_nothing, _remove_a_slice, _cut_a_file, _damage_a_header, _remove_the_crop, _damage_all_headers]
+)
+def test_in_the_pseudonymous_mode_nobody_is_named_anywhere(
+    make_study, crop_files, edit, threshold_model, tmp_path, capfd, words, who, prepare
+):
+    attributes, description, file_name, forbidden = WHO[who]
+    study = make_study()
+
+    def name(dataset: Dataset) -> None:
+        dataset.SpecificCharacterSet = "ISO_IR 192"
+        for keyword, value in attributes.items():
+            if keyword.endswith("Sequence"):
+                item = Dataset()
+                item.PatientID = value
+                value = [item]
+            setattr(dataset, keyword, value)
+        if dataset.SeriesDescription != "HippoCrop":
+            dataset.SeriesDescription = description
+
+    edit(list_files(study), name)
+    for number, path in enumerate(list_files(study)):
+        path.rename(path.with_name(file_name.format(number)))
+    prepare(study, crop_files, edit)
+    out = tmp_path / "out"
+    arguments = [str(study), "--output-dir", str(out), "--model-path", str(threshold_model), "--pseudonymous"]
+    inference_dcm.main([*arguments, "--explain"])
+    batch_inference_dcm.main([*arguments, "--engine", "serial", "--save-summary"])
+
+    texts = [*capfd.readouterr(), *(text for text, _ in words)]
+    for path in list_files(out):
+        texts.append(str(path.relative_to(out)))
+        if path.suffix in (".json", ".csv"):
+            text = path.read_text()
+            texts += [text, text.encode().decode("unicode_escape")]
+    assert len(texts) > 4
+    texts = [re.sub(r"\b[0-2](\.[0-9]+){3,}", "", text.lower()) for text in texts]  # UIDs may hold any number
+    for word in forbidden:
+        alone = re.compile(rf"(?<![^\W_]){re.escape(word)}(?![^\W_])") if len(word) < 3 and word.isascii() else None
+        assert [text for text in texts if (alone.search(text) if alone else word in text)] == []
 
 
 def _page(study: Path, page: str, out: Path, model: Path, *options: str) -> tuple[np.ndarray, Dataset, dict]:

@@ -1,16 +1,19 @@
 """The options that the programs have in common, and what they make of them."""
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from pathlib import Path
 
 import pytest
 
+import batch_inference_dcm
+import inference_dcm
 from archive.dicomweb import DicomWebArchive
 from archive.dimse import DimseArchive
 from archive.sending import Patience, send_to_archive
 from common.refusal import Failure
-from options import DEFAULT_MODEL, add_common_options, archive_at, destinations, sender, setup_files
+from options import add_common_options, archive_at, destinations, positive, sender, setup_files
 from reading.series_rules import load_rules
+from study.setup import DEFAULT_MODEL
 
 
 def parse(*arguments: str):
@@ -50,6 +53,21 @@ def test_a_node_sends_to_all_that_are_named_with_one_attempt_at_a_time(tmp_path)
         "https://pacs/dicom-web": DicomWebArchive("https://pacs/dicom-web", tmp_path / "ca.pem", patience=once),
     }
     assert destinations(parse()) == {}
+
+
+@pytest.mark.parametrize("program", [inference_dcm, batch_inference_dcm])
+def test_who_requires_that_results_are_sent_says_where_to(program, tmp_path, capsys):
+    with pytest.raises(SystemExit) as end:
+        program.main([str(tmp_path), "--require-sent"])
+    assert end.value.code == 2
+    assert "--require-sent needs --send-to-orthanc or --dicomweb" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "x", "1.5", ""])
+def test_what_is_to_be_positive_is(text):
+    assert positive("12") == 12
+    with pytest.raises(ArgumentTypeError, match="no whole number above 0"):
+        positive(text)
 
 
 def test_what_nobody_asked_for_is_not_sent():

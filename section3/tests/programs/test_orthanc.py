@@ -23,6 +23,8 @@ from inference_dcm import main
 from phantom import write_study
 from reading.dicom_series import list_files
 
+pytestmark = pytest.mark.slow
+
 LOCALHOST = "127.0.0.1"
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 USER, PASSWORD = "hippo", "campus"

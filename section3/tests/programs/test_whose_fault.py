@@ -19,6 +19,8 @@ from reading.dicom_series import list_files, read_study
 from study.process_study import measure_study, process_single_study
 from study.study_result import StudyResult
 
+pytestmark = pytest.mark.slow
+
 PROGRAMS = Path(options.__file__).parent
 # root reads everything, but for these two capabilities.
 ORDINARY = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]

@@ -9,7 +9,7 @@ from common.refusal import Failure, Refusal
 from common.verdicts import SeriesVerdict
 from reading.dicom_file import Instance
 from reading.dicom_series import Series, Study
-from reading.identity import Identity, pseudonym
+from reading.identity import Identity, Nobody, pseudonym
 
 ACCESSION = "9977123"
 
@@ -48,6 +48,53 @@ def test_pseudonyms_are_stable_and_tell_studies_apart():
 )
 def test_what_is_removed(identity, text, expected):
     assert identity.removed_from(text) == expected
+
+
+DECOMPOSED = "Mu\u0308ller"
+
+
+@pytest.mark.parametrize(
+    ("attributes", "text", "expected"),
+    [
+        ({"PatientName": "Müller^Jörg"}, "MUELLER_JOERG_001.dcm, Muller.Jorg.002", "***_***_001.dcm, ***.***.002"),
+        ({"PatientName": "Müller^Jörg"}, f"{DECOMPOSED} and m\u00fcller", "*** and ***"),
+        ({"PatientName": f"{DECOMPOSED}^Jörg"}, "Müller, Mueller", "***, ***"),
+        ({"PatientName": "Łukasz^Weiß"}, "LUKASZ WEISS", "*** ***"),
+        ({"PatientName": "Ng^Øystein"}, "NG_Oystein_ng2 ng, among", "***_***_ng2 ***, among"),
+        ({"PatientName": "Li^Ming=李^明=り^みん"}, "李明.dcm, T1李明, みん", "******.dcm, T1******, ***"),
+        ({"PatientName": "Kim=김^철수"}, "김철수, 철수김", "******, ******"),
+        ({"PatientID": "123456"}, "123456.0003.dcm, 0003.123456, 1.123456.dcm", "***.0003.dcm, 0003.***, 1.***.dcm"),
+        ({"PatientID": "123456"}, *("1.2.123456.7, a.1.2.123456.7, 0.1234567, 1123456",) * 2),
+        ({"PatientID": "35"}, "voxels of 1.35 mm, 35.dcm", "voxels of 1.35 mm, ***.dcm"),
+        (
+            {"PatientBirthDate": "19700131"},
+            "31.01.1970 or 1970-01-31, 01/31/1970, 19700131_1",
+            "*** or ***, ***, ***_1",
+        ),
+        ({"PatientBirthName": "Vogel"}, "T1 VOGEL", "T1 ***"),
+        ({"StudyID": "ST7788", "AdmissionID": "ADM-1"}, "ST7788 and adm-1", "*** and ***"),
+    ],
+)
+def test_however_a_name_is_written(attributes, text, expected):
+    assert Identity.of(_study(**attributes)).removed_from(text) == expected
+
+
+def test_other_ids_are_identifiers():
+    items = [pydicom.Dataset(), pydicom.Dataset()]
+    items[1].PatientID = "OTHER-5566"
+    identity = Identity.of(_study(PatientName="A^B", OtherPatientIDsSequence=items))
+    assert identity.removed_from("other-5566.0003.dcm") == "***.0003.dcm"
+
+
+def test_the_names_of_files_are_removed_as_they_are():
+    name = f"{DECOMPOSED}_001.dcm"
+    assert Identity(frozenset([name])).removed_from(f"{name}: no valid UID") == "***: no valid UID"
+
+
+def test_where_no_text_is_shown_an_allowed_word_that_is_a_name_is_not_either():
+    nobody = Nobody.of(_study(PatientName="Tse^Bravo", PatientID="Post"))
+    assert nobody.removed_from("T1_TSE_SAG bravo post contrast, Dr. Who") == "T1 SAG contrast"
+    assert Nobody().removed_from("T1_TSE_SAG, Dr. Who") == "T1 TSE SAG"
 
 
 def test_who_has_no_name_is_nowhere():

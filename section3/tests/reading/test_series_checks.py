@@ -50,7 +50,7 @@ def test_of_what_the_files_state_the_most_counts(make_study, crop_files, crop_of
     assert "99" in completeness(crop_of(study)[1]).sentence
 
 
-@pytest.mark.parametrize("stated", ["", "1", "1.01", "none"])
+@pytest.mark.parametrize("stated", ["", "1", "1.01", "none", "0", "-1", "nan"])
 def test_a_step_as_stated_or_not_stated_is_not_doubted(make_study, crop_files, checks_of, edit, stated):
     study = make_study()
     edit(crop_files(study), lambda dataset: dataset.add_new("SpacingBetweenSlices", "LO", stated))

@@ -97,7 +97,11 @@ def test_rules_are_data(make_study, tmp_path):
 
 @pytest.mark.parametrize(
     "rules",
-    ["", "{}", "[1]", '[{"name": "x"}]', '[{"name": "x", "attribute": "Modality", "test": "magic", "values": ["MR"]}]'],
+    [
+        *("", "{}", "[1]", '[{"name": "x"}]'),
+        '[{"name": "x", "attribute": "Modality", "test": "is", "values": "MR"}]',
+        '[{"name": "x", "attribute": "Modality", "test": "magic", "values": ["MR"]}]',
+    ],
 )
 def test_a_rule_file_that_makes_no_sense_is_not_the_study_s_fault(tmp_path, rules):
     path = tmp_path / "rules.json"

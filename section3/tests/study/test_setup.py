@@ -9,10 +9,9 @@ import shutil
 import pytest
 
 from common.refusal import Failure
-from measuring.quality import LIMITS_FILE, TEMPLATE_FILE
-from options import DEFAULT_MODEL
+from measuring.quality_limits import LIMITS_FILE, TEMPLATE_FILE
 from reading.series_rules import load_rules
-from study.setup import SetupFiles
+from study.setup import DEFAULT_MODEL, SetupFiles
 
 
 @pytest.fixture

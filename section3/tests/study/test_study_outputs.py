@@ -19,6 +19,8 @@ from study.output_folder import only_run_in
 from study.process_study import measure_study, process_single_study
 from study.study_outputs import WRITERS, Writers, write_outputs
 
+pytestmark = pytest.mark.slow
+
 REFUSAL_FILES = {"report.dcm", "report.png"}
 LONG_AGO = ("20200101", "010203")
 
