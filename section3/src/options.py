@@ -1,21 +1,35 @@
 """The options that the programs have in common, and what they make of them."""
 
+from __future__ import annotations
+
 import argparse
-from collections.abc import Callable
+import re
+from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from archive.dicomweb import DicomWebArchive, parse_url
 from archive.dimse import DimseArchive
-from archive.sending import send_to_archive
-from common.send_outcome import SendOutcome
+from archive.sending import Archive, Patience, send_to_archive
 from reading.dicom_series import UID_TEXT
 from reading.series_rules import DEFAULT_RULES, load_rules
+from study.process_study import Send
 from study.setup import DEFAULT_MODEL, SetupFiles
+
+ONE_ATTEMPT = Patience(pauses=())
 
 
 def add_common_options(parser: argparse.ArgumentParser) -> None:
     """The options that one study and many have in common."""
+    add_node_options(parser)
+    parser.add_argument(
+        "--require-sent", action="store_true", help="results that the archive did not confirm end with exit code 1"
+    )
+
+
+def add_node_options(parser: argparse.ArgumentParser) -> None:
+    """Those that a program which never ends has too."""
     parser.add_argument("--output-dir", type=Path, metavar="DIR", help="where the results go")
     parser.add_argument(
         "--pseudonymous",
@@ -36,9 +50,6 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
         help="send the results there (STOW-RS), with the credentials in DICOMWEB_TOKEN, or DICOMWEB_USER and "
         "DICOMWEB_PASSWORD",
     )
-    parser.add_argument(
-        "--require-sent", action="store_true", help="results that the archive did not confirm end with exit code 1"
-    )
     parser.add_argument("--ca-file", type=Path, metavar="FILE", help="certificates to trust instead of the system's")
 
 
@@ -47,15 +58,36 @@ def setup_files(args: argparse.Namespace) -> SetupFiles:
     return SetupFiles(args.model_path.absolute(), load_rules(args.rules), args.pseudonymous)
 
 
-def sender(args: argparse.Namespace) -> Callable[[list[Path]], SendOutcome] | None:
+def sender(args: argparse.Namespace) -> Send | None:
     """How to send, as the options say; None where nobody asked for it."""
+    archive = _archive(args)
+    return partial(send_to_archive, archive=archive) if archive else None
+
+
+def destinations(args: argparse.Namespace, more: Iterable[Archive] = ()) -> dict[str, Send]:
+    """How to send, by the name of where to: the archive that the options name, and more.
+
+    Each has one attempt at a time, as whoever keeps a queue makes its own pauses.
+    """
+    found = {}
+    for archive in filter(None, (_archive(args), *more)):
+        if isinstance(archive, DicomWebArchive):
+            archive = replace(archive, ca_file=args.ca_file)
+        found[str(archive)] = partial(send_to_archive, archive=replace(archive, patience=ONE_ATTEMPT))
+    return found
+
+
+def _archive(args: argparse.Namespace) -> Archive | None:
     if args.send_to_orthanc:
-        archive = DimseArchive(args.orthanc_host, args.orthanc_port, args.orthanc_aec)
-    elif args.dicomweb:
-        archive = DicomWebArchive(args.dicomweb, args.ca_file)
-    else:
-        return None
-    return partial(send_to_archive, archive=archive)
+        return DimseArchive(args.orthanc_host, args.orthanc_port, args.orthanc_aec)
+    return DicomWebArchive(args.dicomweb, args.ca_file) if args.dicomweb else None
+
+
+def archive_at(text: str) -> Archive:
+    """The archive at AET@HOST:PORT, or at the address of a DICOMweb service."""
+    if found := re.fullmatch(r"([^@:/]{1,16})@([^@:/]+):(\d{1,5})", text):
+        return DimseArchive(found[2], int(found[3]), found[1])
+    return DicomWebArchive(_dicomweb_url(text))
 
 
 def require_archive(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:

@@ -152,7 +152,7 @@ def find_hippocrop_studies(files: list[Path], executor: Executor | None = None) 
     try:
         uids = list(chain.from_iterable((executor or SerialExecutor()).map(study_uids_of, portions)))
     except Exception as error:
-        raise _failure(error) from error
+        raise failure_of(error) from error
     studies: dict[str, list[Path]] = {}
     damaged = []
     for path, uid in zip(files, uids, strict=True):
@@ -184,11 +184,11 @@ def _outcome(task: StudyTask, future: Future) -> tuple[StudyResult, bool]:
     try:
         return future.result()
     except Exception as error:  # noqa: BLE001  engines differ in what they raise, and one study must not stop the others
-        result = StudyResult(study_instance_uid=task.study_uid or None).stopped(_failure(error))
+        result = StudyResult(study_instance_uid=task.study_uid or None).stopped(failure_of(error))
     return write_result(result, task.output_dir), False
 
 
-def _failure(error: Exception) -> Stop:
+def failure_of(error: Exception) -> Stop:
     """What an engine raises where a call has no answer, in our own words."""
     if isinstance(error, Stop):
         return error

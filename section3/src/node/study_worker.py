@@ -48,24 +48,26 @@ def work_on(task: StudyTask) -> tuple[StudyResult, bool]:
     """The result of the study, and whether it is an earlier one. Raises Failure: bad-model."""
     if task.resume and (earlier := proven_result(task)):
         return earlier, True
-    setup = _load_setup(task.setup_files, task.setup_digest, task.threads)
+    setup = load_setup(task.setup_files, task.setup_digest, task.threads)
     result = process_single_study(task.files, setup, task.output_dir, send=task.send)
     return replace(result, study_instance_uid=result.study_instance_uid or task.study_uid or None), False
 
 
 @functools.lru_cache(maxsize=1)  # once for all studies of this process, and again where the digest is another
-def _load_setup(files: SetupFiles, digest: str, threads: int) -> Setup:
+def load_setup(files: SetupFiles, digest: str, threads: int) -> Setup:
+    """What to measure with. Raises Failure: bad-model, where it is not what it was."""
     setup = files.load(threads)
     if setup.digest != digest:
         raise Failure("bad-model", f"{files.model_path} or its limits are not what they were when the batch began")
     return setup
 
 
-def proven_result(task: StudyTask) -> StudyResult | None:
+def proven_result(task: StudyTask, newer: bool = True) -> StudyResult | None:
     """The earlier result where working on the study could only repeat it, else None.
 
-    It must be a success of the same setup on the same instances, newer than their files, sent if it is to be sent, and
-    its own files must be what they were.
+    It must be a success of the same setup on the same instances, newer than their files (unless that does not matter,
+    as where the same instances come again and again), sent if it is to be sent, and its own files must be what they
+    were.
     """
     path = task.output_dir / RESULT
     try:
@@ -74,7 +76,7 @@ def proven_result(task: StudyTask) -> StudyResult | None:
             result.status == SUCCESS
             and result.setup_sha256 == task.setup_digest
             and (result.sent or not task.send)
-            and path.stat().st_mtime > max(file.stat().st_mtime for file in task.files)
+            and (not newer or path.stat().st_mtime > max(file.stat().st_mtime for file in task.files))
             and all(sha256_of(task.output_dir / output["file"]) == output["sha256"] for output in result.outputs)
             and read_study(task.files).instances_sha256 == result.instances_sha256
         ):

@@ -9,9 +9,9 @@ import batch_inference_dcm
 import inference_dcm
 from archive.dicomweb import DicomWebArchive
 from archive.dimse import DimseArchive
-from archive.sending import send_to_archive
+from archive.sending import Patience, send_to_archive
 from common.refusal import Failure
-from options import add_common_options, positive, sender, setup_files
+from options import add_common_options, archive_at, destinations, positive, sender, setup_files
 from reading.series_rules import load_rules
 from study.setup import DEFAULT_MODEL
 
@@ -41,6 +41,18 @@ def test_by_dicomweb_it_goes_to_the_address(tmp_path):
     send = sender(parse("--dicomweb", "https://pacs/dicom-web/", "--ca-file", str(tmp_path / "ca.pem")))
     expected = DicomWebArchive("https://pacs/dicom-web", tmp_path / "ca.pem")
     assert (send.func, send.keywords) == (send_to_archive, {"archive": expected})
+
+
+def test_a_node_sends_to_all_that_are_named_with_one_attempt_at_a_time(tmp_path):
+    args = parse("--send-to-orthanc", "--ca-file", str(tmp_path / "ca.pem"))
+    found = destinations(args, [archive_at("MORE@pacs:104"), archive_at("https://pacs/dicom-web")])
+    once = Patience(pauses=())
+    assert {name: send.keywords["archive"] for name, send in found.items()} == {
+        "ORTHANC at localhost:4242": DimseArchive("localhost", 4242, "ORTHANC", patience=once),
+        "MORE at pacs:104": DimseArchive("pacs", 104, "MORE", patience=once),
+        "https://pacs/dicom-web": DicomWebArchive("https://pacs/dicom-web", tmp_path / "ca.pem", patience=once),
+    }
+    assert destinations(parse()) == {}
 
 
 @pytest.mark.parametrize("program", [inference_dcm, batch_inference_dcm])
