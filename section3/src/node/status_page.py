@@ -46,7 +46,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from common.output_files import PAGE, PAGE_PICTURE, RESULT
-from common.product import NOT_FOR_DIAGNOSIS, PRODUCT
+from common.product import NOT_FOR_DIAGNOSIS, PRODUCT, RESEARCH
 from common.refusal import CODES, Failure
 from common.verdicts import PASS
 from node.ai_node import AiNode, Settings
@@ -72,10 +72,12 @@ HOSTS = [HOST, "localhost"]  # by any port, as a tunnel has its own; who was reb
 TEMPLATES = Path(__file__).parent / "templates"
 REFRESH = 15  # seconds
 STALLED = 60  # seconds without a step of the node
+FRESH = 2  # seconds that what was read for a page does for its pictures
 WAIT = 5  # seconds for the database
 LEAST_ROOM = 16 << 20  # bytes free where the database lies
 MOST_ROWS, MOST_OF_STATE = 30, 500
 MOST_FORM = 4096  # bytes
+GOOD, BAD = "#7fc8a0", "#ff8a7a"  # as in style.css
 THUMBNAIL = (280, 200)
 MOST_KEPT, MOST_THUMBNAILS = 2000, 200
 WITH_RESULT = (SENDING, DONE, WARNING)  # in any other state what lies there may be of an earlier round
@@ -375,6 +377,7 @@ class StatusPage:
     def __init__(self, node: WatchedNode, options: PageOptions):
         self.node, self.options = node, options
         self.results, self.metrics = Results(node.settings, options.show_identity), Metrics()
+        self._told: set[str] = set()
         self.token = secrets.token_urlsafe(32)  # of the forms of this process
         self._templates = Environment(
             loader=FileSystemLoader(TEMPLATES),
@@ -385,10 +388,13 @@ class StatusPage:
         )
         self._templates.filters["duration"] = duration
         self._few = anyio.CapacityLimiter(2)
+        self._studies: dict[str, dict] = {}  # by UID, for the pictures of the page that asked last
+        self._read_at = -math.inf
         self._queue: StudyQueue | None = None  # of the page's own thread
         self._socket = socket.socket()
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._socket.bind((HOST, options.port))
+        self._socket.listen()  # who asks before the thread serves waits a moment
         self.port = self._socket.getsockname()[1]
         self._server = uvicorn.Server(_server_config(self._app()))
         self._thread = threading.Thread(target=self._run, name="status page", daemon=True)
@@ -403,17 +409,21 @@ class StatusPage:
         self._socket.close()
 
     def _run(self) -> None:
-        while not self._server.should_exit:
-            with suppress(QueueError), self.node.settings.queue() as self._queue:  # the node meets it too, and tells it
-                self.metrics.observe(self._queue.studies(), self.results)
-                self._server.run(sockets=[self._socket])
-                return
-            time.sleep(1)
+        try:
+            while not self._server.should_exit:
+                with suppress(QueueError), self.node.settings.queue() as self._queue:  # the node meets it, and tells it
+                    self.metrics.observe(self._queue.studies(), self.results)
+                    self._server.run(sockets=[self._socket])
+                    return
+                time.sleep(1)
+        finally:
+            self._socket.close()  # else whoever asks waits for an answer that nobody gives
 
     def _app(self) -> ASGIApp:
         routes = [
             Route("/", self._page),
             Route("/style.css", self._style),
+            Route("/icon.svg", self._icon),
             Route("/studies/{uid}/report.png", partial(self._picture, self.results.picture)),
             Route("/studies/{uid}/thumbnail.png", partial(self._picture, self.results.thumbnail)),
             Route("/retry", self._retry, methods=["POST"]),
@@ -425,24 +435,32 @@ class StatusPage:
         return _WithHeaders(Starlette(routes=routes, middleware=[hosts], exception_handlers=handlers))
 
     async def _trouble(self, request: Request, error: Exception) -> Response:
-        self.node.settings.tell(f"trouble with the status page: {type(error).__name__}")
-        return _line(f"the page cannot be made now: {type(error).__name__}", 503)
+        name = type(error).__name__
+        if name not in self._told:
+            self._told.add(name)
+            self.node.settings.tell(f"trouble with the status page: {name}")
+        return _line(f"this cannot be answered now: {name}", 503 if isinstance(error, QueueError) else 500)
 
     # --- reading ---
 
     async def _page(self, request: Request) -> Response:
-        state, studies = request.query_params.get("state"), self._queue.studies()
+        state, studies = request.query_params.get("state"), self._read()
         state = state if state in STATES else None
-        parts = {state: [one for one in studies if one["state"] == state]} if state else sections(studies)
+        parts = sections(studies)
+        needed = len(parts["set aside"])
+        if state:
+            parts = {state: [one for one in studies if one["state"] == state]}
         most = MOST_OF_STATE if state else MOST_ROWS
         html = self._templates.get_template("status.html").render(
             product=PRODUCT,
+            research=RESEARCH,
             disclaimer=NOT_FOR_DIAGNOSIS,
             now=time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
             refresh=None if "hold" in request.query_params else REFRESH,
             complaint=self.node.complaint(),
             counts={one: sum(study["state"] == one for study in studies) for one in STATES},
             state=state,
+            needed=needed,
             rows={name: [self._row(one) for one in found[:most]] for name, found in parts.items()},
             sizes={name: len(found) for name, found in parts.items()},
             destinations=waiting_for(studies, self.node.settings.destinations),
@@ -450,17 +468,30 @@ class StatusPage:
         )
         return Response(html, media_type="text/html")
 
+    def _read(self) -> list[dict]:
+        studies = self._queue.studies()
+        self._studies, self._read_at = {one["study_uid"]: one for one in studies}, time.monotonic()
+        return studies
+
     def _row(self, study: dict) -> Row:
         return row_of(study, self.results, self.options)
 
     async def _style(self, request: Request) -> Response:
         return Response((TEMPLATES / "style.css").read_bytes(), media_type="text/css")
 
+    async def _icon(self, request: Request) -> Response:
+        """For the tab of the browser: whether somebody is needed."""
+        colour = BAD if request.query_params.get("needed") else GOOD
+        circle = f'<circle cx="4" cy="4" r="3" fill="{colour}"/>'
+        svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 8 8">{circle}</svg>'
+        return Response(svg, media_type="image/svg+xml")
+
     async def _picture(self, find: Callable[[dict], bytes | None], request: Request) -> Response:
         """Of a study that the queue knows: what else stands in an address leads to no file."""
         uid = request.path_params["uid"]
-        study = next((one for one in self._queue.studies() if one["study_uid"] == uid), None)
-        content = find(study) if study else None
+        if time.monotonic() - self._read_at > FRESH:
+            self._read()
+        content = find(self._studies[uid]) if uid in self._studies else None
         return Response(content, media_type="image/png") if content else _line("there is no such picture", 404)
 
     async def _metrics(self, request: Request) -> Response:
@@ -477,8 +508,6 @@ class StatusPage:
     async def _why_not_writable(self) -> str | None:
         database = self.node.settings.database
         try:
-            if not database.is_file():
-                return "the database is gone"
             if shutil.disk_usage(database.parent).free < LEAST_ROOM:
                 return "the disk of the database is full"
             await self._write(lambda queue: queue.renew(["nobody's"], 0))
@@ -507,6 +536,8 @@ class StatusPage:
         """In another thread, and not waited for longer than WAIT. Raises TimeoutError, QueueError."""
 
         def act() -> None:
+            if not self.node.settings.database.is_file():  # lest a new and empty one take its place
+                raise QueueError("it is gone")
             with self.node.settings.queue() as queue:
                 action(queue)
 
