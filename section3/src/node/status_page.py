@@ -451,6 +451,9 @@ class StatusPage:
         if state:
             parts = {state: [one for one in studies if one["state"] == state]}
         most = MOST_OF_STATE if state else MOST_ROWS
+        rows = {
+            name: [row_of(one, self.results, self.options) for one in found[:most]] for name, found in parts.items()
+        }
         html = self._templates.get_template("status.html").render(
             product=PRODUCT,
             research=RESEARCH,
@@ -461,7 +464,8 @@ class StatusPage:
             counts={one: sum(study["state"] == one for study in studies) for one in STATES},
             state=state,
             needed=needed,
-            rows={name: [self._row(one) for one in found[:most]] for name, found in parts.items()},
+            rows=rows,
+            pictures=any(row.shown.picture_sha256 for found in rows.values() for row in found),
             sizes={name: len(found) for name, found in parts.items()},
             destinations=waiting_for(studies, self.node.settings.destinations),
             token=self.token,
@@ -472,9 +476,6 @@ class StatusPage:
         studies = self._queue.studies()
         self._studies, self._read_at = {one["study_uid"]: one for one in studies}, time.monotonic()
         return studies
-
-    def _row(self, study: dict) -> Row:
-        return row_of(study, self.results, self.options)
 
     async def _style(self, request: Request) -> Response:
         return Response((TEMPLATES / "style.css").read_bytes(), media_type="text/css")
