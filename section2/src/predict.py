@@ -66,6 +66,8 @@ def predict_file(path: Path, model: ExportedModel, args: argparse.Namespace) -> 
     seen = to_model_grid(source)
     probabilities = model(seen.voxels)
     labels = to_source_grid(probabilities, seen.grid, source.grid)
+    if truth is None and not (np.any(labels == 1) and np.any(labels == 2)):  # with labels, finding nothing has a score
+        raise DataError(f"{path}: the model finds no hippocampus with both parts")
     on_image = as_image(labels, image)
     write_image(on_image, args.out / path.name)
     if args.save_probabilities:

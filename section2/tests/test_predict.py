@@ -162,6 +162,17 @@ def test_one_file_that_cannot_be_used_is_a_line_and_does_not_stop_the_others(tmp
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.nii.gz", "volumes.csv", "z.nii.gz"]
 
 
+@pytest.mark.parametrize("nothing", [np.zeros_like, np.random.default_rng(0).permutation])
+def test_where_nothing_is_found_there_is_no_volume(tmp_path, nothing):
+    image = make_phantom(seed=4).image
+    save_nifti(nothing(image.ravel()).reshape(image.shape), tmp_path / "images" / "nothing.nii.gz")
+    assert predict(tmp_path) == 1
+    (row,) = rows_of(tmp_path).values()
+    assert row["status"] == "failed" and "no hippocampus" in row["reason"]
+    assert not any(value for key, value in row.items() if "mm3" in key)
+    assert not (tmp_path / "out" / "nothing.nii.gz").exists()
+
+
 def test_a_name_that_is_no_utf8_is_escaped_and_its_file_done(tmp_path, capsys):
     save_nifti(make_phantom(seed=1).image, tmp_path / "images" / "good.nii.gz")
     strange = os.fsdecode(os.fsencode(tmp_path / "images") + b"/h\xfc\nppo.nii.gz")

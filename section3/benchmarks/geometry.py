@@ -29,6 +29,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmark import SECTION
+
+sys.path.insert(0, str(SECTION / "src"))
+sys.path.insert(0, str(SECTION.parent / "data"))
+
+import clinic_environment  # noqa: F401  before anything that may be missing
+
+# isort: split
 import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
@@ -36,11 +44,6 @@ from scipy.interpolate import make_interp_spline
 from scipy.ndimage import affine_transform
 from scipy.spatial.transform import Rotation
 from tqdm import tqdm
-
-from benchmark import SECTION
-
-sys.path.insert(0, str(SECTION / "src"))
-sys.path.insert(0, str(SECTION.parent / "data"))
 
 from common.refusal import Stop
 from common.structures import STRUCTURES

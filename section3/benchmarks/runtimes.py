@@ -23,11 +23,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 
-import numpy as np
-
 from benchmark import SECTION, machine
 
-sys.path[:0] = [str(SECTION / "src"), str(SECTION.parent / "data")]
+sys.path.insert(0, str(SECTION / "src"))
+sys.path.insert(0, str(SECTION.parent / "data"))
+
+import clinic_environment  # noqa: F401  before anything that may be missing
+
+# isort: split
+import numpy as np
 
 SIZES = [(35, 51, 36), (31, 40, 24), (43, 59, 47), (36, 50, 31), (38, 53, 40), (33, 47, 35)]
 Inference = Callable[[np.ndarray], np.ndarray]  # raw volume [X, Y, Z] -> probabilities [3, X, Y, Z]

@@ -30,10 +30,13 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+import clinic_environment  # noqa: F401  before anything that may be missing
+
+# isort: split
 import numpy as np
 from tqdm import tqdm
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from common.refusal import Stop
 from common.verdicts import FAIL, PASS, WARN, Check, worst

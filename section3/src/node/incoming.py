@@ -87,7 +87,7 @@ class Incoming:
                     trouble = error
             # What belongs to no study may be half written.
             elif not ours and not group.settled and (study_uid != UNIDENTIFIED or quiet or overdue):
-                group.settled = queue.observe(study_uid, group.files, quiet, self.longest)
+                group.settled = queue.observe(study_uid, group.files, quiet, self.longest, self._still)
         queue.complete_overdue(self.longest)
         if trouble:
             raise trouble
@@ -115,8 +115,11 @@ class Incoming:
                     shutil.rmtree(folder)
 
     def _put(self, study_uid: str, files: Files, place: str) -> None:
-        same = [self.folder / path for path, signature in files.items() if _signature(self.folder / path) == signature]
-        self._move(same, self.folder / place / study_uid)
+        self._move([self.folder / path for path in self._still(files)], self.folder / place / study_uid)
+
+    def _still(self, files: Files) -> Files:
+        """Those that are there as they were."""
+        return {path: one for path, one in files.items() if _signature(self.folder / path) == one}
 
     def _move(self, paths: Iterable[Path], target: Path) -> None:
         for path in paths:

@@ -174,14 +174,20 @@ class StudyQueue:
 
     # --- what arrives -------------------------------------------------------------------------------------------------
 
-    def observe(self, study_uid: str, files: Files, quiet: bool, longest: float) -> bool:
+    def observe(
+        self, study_uid: str, files: Files, quiet: bool, longest: float, still: Callable[[Files], Files] = dict
+    ) -> bool:
         """Note what is there of a study. Returns whether all of it belongs to a round that is complete.
 
+        still(files): those that are there still. It is asked when nobody can write to the queue: what another node
+        finished and put away since somebody looked must not be taken for something new.
         It is complete when it is quiet, or `longest` seconds after its first file. What comes while somebody works on
         it waits until that is over; what comes later is a new round.
         """
         with self._transaction() as now:
-            row = self._study(study_uid)
+            row, files = self._study(study_uid), still(files)
+            if not files:
+                return False
             if row is None:
                 self._run(
                     "INSERT INTO studies (study_uid, files, seen) VALUES (:uid, '{}', :now)", uid=study_uid, now=now

@@ -295,6 +295,7 @@ def test_a_folder_that_cannot_be_listed_is_told_once_and_seen_again_later(bench,
     assert bench.state(uid) == "done"
 
 
+@pytest.mark.slow
 def test_a_study_that_crashes_its_worker_is_set_aside_and_the_rest_goes_on(bench, arrive, monkeypatch, calls):
     """Its own process dies, twice for each claim; the engine knows whose call it was."""
     bad = arrive(1)
@@ -369,6 +370,24 @@ def test_two_nodes_do_each_study_once(make_bench, arrive, archive):
     assert archive.asked == len(uids)
     worked = [sum("round 1" in line for line in bench.told) for bench in (one, other)]
     assert sum(worked) == len(uids) and all(worked)
+
+
+def test_what_another_node_puts_away_while_one_looks_is_not_new(make_bench, arrive, monkeypatch):
+    """It takes long to look at many files; meanwhile the other finishes and forgets them."""
+    one, other = make_bench(), make_bench()
+    uid = arrive()
+    look = one.node.incoming._look
+
+    def slowly():
+        look()
+        other.settle()
+        assert other.state(uid) == "done" and waiting(other) == []
+
+    with monkeypatch.context() as patch:
+        patch.setattr(one.node.incoming, "_look", slowly)
+        one.node.incoming.watch(one.queue)
+    one.settle()
+    assert (one.state(uid), one.row(uid)["round"]) == ("done", 1)
 
 
 @pytest.mark.parametrize("at", ["loading", "inferring"])

@@ -16,6 +16,8 @@ from phantom import write_study
 from reading.dicom_series import list_files
 from study.study_result import read_result
 
+pytestmark = pytest.mark.slow
+
 TOY = str(Path(__file__).parent / "toy_module.py")
 HAS_RULES = [{"name": "brain", "attribute": "SeriesDescription", "test": "is", "values": ["HippoCrop"]}]
 
