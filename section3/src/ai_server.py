@@ -17,13 +17,14 @@ import json
 import os
 import signal
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import clinic_environment  # noqa: F401  before anything that may be missing
 from common.refusal import Stop
 from common.start import limit_memory
 from node.ai_node import LEASE, AiNode, Settings
-from node.engines import local_engine
+from node.engines import Engine, local_engine
 from node.incoming import Incoming
 from node.modules import load_modules
 from node.study_queue import NothingToRetryError, QueueError, StudyQueue
@@ -86,7 +87,48 @@ def _serve_parser() -> argparse.ArgumentParser:
         help="so long the studies of a node that was killed must wait (%(default)s)",
     )
     add_node_options(parser)
+    _add_page_options(parser)
     return parser
+
+
+def _add_page_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--status-port", type=_port, metavar="N", help="show a status page at http://127.0.0.1:N, for this machine only"
+    )
+    parser.add_argument(
+        "--viewer-url", type=_viewer, metavar="URL", help="there it links to; {study} stands for the StudyInstanceUID"
+    )
+    parser.add_argument(
+        "--show-identity", action="store_true", help="it says whose study it is, to all who may log in on this machine"
+    )
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text} is no port")
+    return int(text)
+
+
+def _viewer(text: str) -> str:
+    if not text.startswith(("http://", "https://")) or "{study}" not in text:
+        raise argparse.ArgumentTypeError(f"{text} is no http address with {{study}} in it")
+    return text
+
+
+def _node_and_page(
+    args: argparse.Namespace, settings: Settings, engine: Engine
+) -> tuple[AiNode, AbstractContextManager]:
+    """The node, and the page that watches it where one was asked for. Ends the program where its port is taken."""
+    incoming = Incoming(args.incoming.absolute(), args.quiet_seconds, args.longest_wait)
+    if args.status_port is None:
+        return AiNode(settings, incoming, engine), nullcontext()
+    from node.status_page import PageOptions, StatusPage, WatchedNode  # here, as it brings a web server along
+
+    node = WatchedNode(settings, incoming, engine)
+    try:
+        return node, StatusPage(node, PageOptions(args.status_port, args.viewer_url, args.show_identity))
+    except OSError as error:
+        sys.exit(f"no status page on port {args.status_port}: {error.strerror}")
 
 
 def _serve(argv: list[str]) -> int:
@@ -114,10 +156,11 @@ def _serve(argv: list[str]) -> int:
         deadline = DEADLINE + sum(module.timeout for module in settings.modules)
         engine = local_engine("processes", args.max_workers, deadline)
         with engine.executor:
-            node = AiNode(settings, Incoming(args.incoming.absolute(), args.quiet_seconds, args.longest_wait), engine)
+            node, page = _node_and_page(args, settings, engine)
             for one in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(one, lambda *_: node.stop())
-            node.serve()
+            with page:
+                node.serve()
     except (Stop, QueueError) as error:
         print(error, file=sys.stderr)
         return 1
