@@ -46,6 +46,12 @@ def instances(paths: Iterable[Path]) -> set[str]:
     return found
 
 
+def _heed_signals() -> None:
+    """What is started in the background, as CI may be, ignores Ctrl-C, and a script cannot change what it inherits."""
+    for one in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(one, signal.SIG_DFL)
+
+
 class Network:
     """The environment of the scripts, and what they have started. `folder` is where all of it is written."""
 
@@ -92,6 +98,7 @@ class Network:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
+                preexec_fn=_heed_signals,
             )
         self.started.append(process)
         wait_until(lambda: until in log.read_text() or process.poll() is not None)
