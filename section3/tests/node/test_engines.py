@@ -14,6 +14,8 @@ from common import start
 from node import engines
 from node.engines import LOCAL_ENGINES, ProcessExecutor, local_engine
 
+pytestmark = pytest.mark.slow
+
 LONG = 600  # seconds: for what should take none, on the busiest machine
 
 

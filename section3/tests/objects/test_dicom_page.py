@@ -15,6 +15,8 @@ from objects.dicom_page import save_report_as_dcm
 from objects.provenance import Provenance
 from reading.dicom_series import OPTIONAL_ATTRIBUTES, PERSON_ATTRIBUTES, STUDY_ATTRIBUTES, Series, Study, read_study
 
+pytestmark = pytest.mark.slow
+
 FULL = {
     "PatientBirthDate": "19480229",
     "PatientSex": "F",

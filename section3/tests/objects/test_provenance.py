@@ -14,6 +14,8 @@ from common.product import PRODUCT
 from common.structures import STRUCTURES, WHOLE
 from objects.provenance import Provenance, with_history
 
+pytestmark = pytest.mark.slow
+
 OTHER_MODEL = {"name": "hippocampus-2d", "version": "1.3", "sha256": "f" * 64}
 ANOTHER = (OTHER_MODEL, "a setup with another model")
 

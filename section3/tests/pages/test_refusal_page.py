@@ -14,6 +14,8 @@ from measuring.measurement import Hippocampus, Measurement
 from pages.canvas import MARGIN, SIZE
 from pages.refusal_page import create_refusal_page
 
+pytestmark = pytest.mark.slow
+
 LONG = "The likeness to the mean training crop is 0.261, expected at least 0.376. " * 14
 OTHER = SeriesVerdict("1.1", "T1post", "MR", 22, "description", "another")
 ACCEPTED = SeriesVerdict("1.2", "HippoCrop", "MR", 22, None, "meets all")

@@ -15,6 +15,8 @@ from reading.series_rules import consider_series, load_rules, rules_sha256
 from study.output_folder import write_result
 from study.study_result import StudyResult, output_rows, read_result, sha256_of
 
+pytestmark = pytest.mark.slow
+
 MEASURED = StudyResult(volumes_mm3={"total": 3.0}, intervals_mm3={"total": [2.0, 4.0]}, outputs=[{"file": "a"}])
 
 
