@@ -28,12 +28,11 @@ from node.engines import Engine, local_engine
 from node.incoming import Incoming
 from node.modules import load_modules
 from node.study_queue import NothingToRetryError, QueueError, StudyQueue
-from options import add_node_options, archive_at, destinations, positive, setup_files
+from options import DEADLINE, add_node_options, archive_at, destinations, positive, setup_files
 from study.process_study import DEFAULT_OUTPUT
 
 QUIET = 30  # seconds
 LONGEST = 900  # seconds for a study that never comes to an end
-DEADLINE = 300  # seconds for a study of a second or two
 
 
 def _number(text: str) -> float:
@@ -119,12 +118,11 @@ def _node_and_page(
     args: argparse.Namespace, settings: Settings, engine: Engine
 ) -> tuple[AiNode, AbstractContextManager]:
     """The node, and the page that watches it where one was asked for. Ends the program where its port is taken."""
-    incoming = Incoming(args.incoming.absolute(), args.quiet_seconds, args.longest_wait)
+    node = AiNode(settings, Incoming(args.incoming.absolute(), args.quiet_seconds, args.longest_wait), engine)
     if args.status_port is None:
-        return AiNode(settings, incoming, engine), nullcontext()
-    from node.status_page import PageOptions, StatusPage, WatchedNode  # here, as it brings a web server along
+        return node, nullcontext()
+    from node.status_page import PageOptions, StatusPage  # here, as it brings a web server along
 
-    node = WatchedNode(settings, incoming, engine)
     try:
         return node, StatusPage(node, PageOptions(args.status_port, args.viewer_url, args.show_identity))
     except OSError as error:

@@ -20,11 +20,10 @@ from node.batch import BatchProcessingStats, find_hippocrop_studies, run_batch_i
 from node.dask_engine import dask_engine
 from node.engines import LOCAL_ENGINES, local_engine
 from node.study_worker import StudyTask
-from options import add_common_options, positive, require_archive, sender, setup_files
+from options import DEADLINE, add_common_options, positive, require_archive, sender, setup_files
 from study.process_study import DEFAULT_OUTPUT, folder_name, validate_study_directory
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-DEADLINE = 300  # seconds for a study of a second or two: time for a slow disk, a slow archive and a busy machine
 
 
 def _address(text: str) -> str:

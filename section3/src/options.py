@@ -18,6 +18,7 @@ from study.process_study import Send
 from study.setup import DEFAULT_MODEL, SetupFiles
 
 ONE_ATTEMPT = Patience(pauses=())
+DEADLINE = 300  # seconds for a study of a second or two: time for a slow disk, a slow archive and a busy machine
 
 
 def add_common_options(parser: argparse.ArgumentParser) -> None:

@@ -85,6 +85,7 @@ class AiNode:
         self._renew_at = self._forget_at = 0.0
         self._stopping = threading.Event()
         self._troubles: dict[str, str] = {}  # told once, not at every step
+        self._stepped = settings.clock()
 
     def stop(self) -> None:
         """Finish what is in work, and begin nothing new. No more than this, as handlers of signals may call it."""
@@ -119,6 +120,15 @@ class AiNode:
             self._guarded("incoming folder", self.incoming.watch, queue)
             self._guarded("work", self._hand_out, queue)
         self._guarded("finished input", self._tidy, queue)
+        self._stepped = self.settings.clock()
+
+    def idle_seconds(self) -> float:
+        """Since the end of its last step."""
+        return max(0.0, self.settings.clock() - self._stepped)
+
+    def trouble(self) -> str | None:
+        """What it cannot do now, in one line."""
+        return next((f"trouble with the {trouble}" for trouble in list(self._troubles.values()) if trouble), None)
 
     def _guarded(self, name: str, part: Callable[[StudyQueue], None], queue: StudyQueue) -> None:
         trouble = ""

@@ -28,7 +28,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qs, quote
 
 import anyio  # Starlette and uvicorn stand on it
@@ -91,28 +90,6 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-
-
-class WatchedNode(AiNode):
-    """A node that can say whether it goes on."""
-
-    def __init__(self, *arguments: Any):
-        super().__init__(*arguments)
-        self._stepped = self.settings.clock()
-
-    def step(self, queue: StudyQueue) -> None:
-        super().step(queue)
-        self._stepped = self.settings.clock()
-
-    def idle_seconds(self) -> float:
-        """Since the end of its last step."""
-        return max(0.0, self.settings.clock() - self._stepped)
-
-    def complaint(self) -> str | None:
-        """Why it makes no progress, in one line."""
-        if (idle := self.idle_seconds()) > STALLED:
-            return f"the node has made no step for {duration(idle)}"
-        return next((f"trouble with the {trouble}" for trouble in list(self._troubles.values()) if trouble), None)
 
 
 @dataclass(frozen=True)
@@ -279,14 +256,13 @@ def sections(studies: Iterable[dict]) -> dict[str, list[dict]]:
 
 def waiting_for(studies: Iterable[dict], names: Iterable[str]) -> dict[str, dict]:
     """What waits for which destination, what was set aside there, and what it said last."""
-    found = {name: {"waiting": 0, "aside": 0, "attempts": 0, "next": None, "detail": None} for name in names}
+    nothing = {"waiting": 0, "aside": 0, "attempts": 0, "next": None, "detail": None}
+    found = {name: dict(nothing) for name in names}
     for one in studies:
         for to in one["deliveries"]:
             if to["state"] not in (PENDING, ASIDE):
                 continue
-            row = found.setdefault(
-                to["destination"], {"waiting": 0, "aside": 0, "attempts": 0, "next": None, "detail": None}
-            )
+            row = found.setdefault(to["destination"], dict(nothing))
             row["waiting" if to["state"] == PENDING else "aside"] += 1
             row["attempts"] = max(row["attempts"], to["attempts"])
             row["detail"] = row["detail"] or to["detail"]
@@ -374,7 +350,7 @@ class Metrics:
 class StatusPage:
     """The page of a node, within a `with` block. Raises OSError where its port is taken."""
 
-    def __init__(self, node: WatchedNode, options: PageOptions):
+    def __init__(self, node: AiNode, options: PageOptions):
         self.node, self.options = node, options
         self.results, self.metrics = Results(node.settings, options.show_identity), Metrics()
         self._told: set[str] = set()
@@ -441,6 +417,12 @@ class StatusPage:
             self.node.settings.tell(f"trouble with the status page: {name}")
         return _line(f"this cannot be answered now: {name}", 503 if isinstance(error, QueueError) else 500)
 
+    def _complaint(self) -> str | None:
+        """Why the node makes no progress, in one line."""
+        if (idle := self.node.idle_seconds()) > STALLED:
+            return f"the node has made no step for {duration(idle)}"
+        return self.node.trouble()
+
     # --- reading ---
 
     async def _page(self, request: Request) -> Response:
@@ -460,7 +442,7 @@ class StatusPage:
             disclaimer=NOT_FOR_DIAGNOSIS,
             now=time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
             refresh=None if "hold" in request.query_params else REFRESH,
-            complaint=self.node.complaint(),
+            complaint=self._complaint(),
             counts={one: sum(study["state"] == one for study in studies) for one in STATES},
             state=state,
             needed=needed,
@@ -503,7 +485,7 @@ class StatusPage:
     # --- writing ---
 
     async def _healthz(self, request: Request) -> Response:
-        reason = self.node.complaint() or await self._why_not_writable()
+        reason = self._complaint() or await self._why_not_writable()
         return _line(reason or "ok", 503 if reason else 200)
 
     async def _why_not_writable(self) -> str | None:

@@ -29,7 +29,7 @@ from common.refusal import CODES
 from node import status_page
 from node.ai_node import AiNode
 from node.incoming import Incoming
-from node.status_page import STALLED, PageOptions, StatusPage, WatchedNode, duration
+from node.status_page import STALLED, PageOptions, StatusPage, duration
 from node.study_queue import (
     DISCOVERED,
     DONE,
@@ -104,7 +104,7 @@ def open_page(bench) -> Iterator[Callable[..., Client]]:
     pages = []
 
     def begin(node: AiNode | None = None, **options: object) -> Client:
-        node = node or WatchedNode(bench.settings, bench.node.incoming, bench.node.engine)
+        node = node or AiNode(bench.settings, bench.node.incoming, bench.node.engine)
         page = StatusPage(node, PageOptions(0, **options))
         pages.append(page)
         page.__enter__()
@@ -259,7 +259,7 @@ def real_study(bench, make_study, **changes: object) -> tuple[str, str]:
 def test_a_name_is_shown_only_where_that_was_asked_for(make_bench, make_study, open_page):
     bench = make_bench()
     uid, name = real_study(bench, make_study)
-    node = WatchedNode(bench.settings, bench.node.incoming, bench.node.engine)
+    node = AiNode(bench.settings, bench.node.incoming, bench.node.engine)
     quiet, open_one = open_page(node), open_page(node, show_identity=True)
     assert uid in quiet.get().text and name not in quiet.get().text and "<img" not in quiet.get().text
     assert {quiet.get(f"/studies/{uid}/{file}.png").status for file in ("report", "thumbnail")} == {404}
