@@ -45,8 +45,8 @@ def measure_crop(
 
 
 def _refused(grid: Grid, side: str | None, checks: list[Check], code: str, limits: Limits) -> Hippocampus:
-    refusal = Refusal(code, cause(checks, limits).sentence)
-    return Hippocampus(grid, tuple(checks), refusal=refusal, side=side)
+    why = cause(checks, limits)
+    return Hippocampus(grid, tuple(checks), refusal=Refusal(code, why.sentence), cause=why, side=side)
 
 
 def get_predicted_volumes(labels: np.ndarray, grid: Grid) -> dict[str, float]:

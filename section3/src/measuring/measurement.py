@@ -16,7 +16,8 @@ class Hippocampus:
 
     side: "left" or "right", None where the data does not say. labels: [X, Y, Z] uint8 on `grid`, see common.structures.
     volumes_mm3: by the key of the structure; intervals_mm3: low and high of each, None where the model has no
-    calibration. checks: what was asked of it. refusal: why it has neither labels nor volumes.
+    calibration. checks: what was asked of it. refusal: why it has neither labels nor volumes. cause:
+    the check that it rests on, if it rests on one.
     """
 
     grid: Grid
@@ -25,6 +26,7 @@ class Hippocampus:
     volumes_mm3: Mapping[str, float] | None = None
     intervals_mm3: Mapping[str, Sequence[float]] | None = None
     refusal: Refusal | None = None
+    cause: Check | None = None
     side: str | None = None
 
     def __post_init__(self) -> None:
@@ -58,6 +60,11 @@ class Measurement:
     def series_to_show(self) -> tuple[SeriesVerdict, ...]:
         """`series` but for our own results, as no page may depend on whether its study has them already."""
         return tuple(one for one in self.series if not one.ours)
+
+    @property
+    def cause(self) -> Check | None:
+        """The check that the refusal rests on, if it rests on one."""
+        return next((one.cause for one in self.hippocampi if one.cause), None)
 
     @property
     def all_checks(self) -> tuple[Check, ...]:

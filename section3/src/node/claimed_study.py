@@ -171,12 +171,8 @@ def _doubts(result: StudyResult) -> str | None:
 
 
 def outputs_to_send(result: StudyResult, folder: Path) -> list[dict]:
-    """The rows of what goes to the destinations. Raises OSError, ValueError, LookupError.
-
-    As process_single_study has it, the page of a refusal is sent only where a series could have been meant.
-    """
-    rows = result.outputs if any(row["accepted"] for row in result.series_considered) else []
-    return [row for row in rows if row["sop_instance_uid"]] + outputs_of_modules(folder)
+    """The rows of what goes to the destinations, ours and the modules'. Raises OSError, ValueError, LookupError."""
+    return result.outputs_to_send + outputs_of_modules(folder)
 
 
 def _digest(rows: list[dict]) -> str:

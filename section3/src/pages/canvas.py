@@ -119,7 +119,7 @@ class Page:
         self.draw.line((MARGIN, y + RULE_GAP, MARGIN + COLUMN, y + RULE_GAP), LINE)
         return y + 2 * RULE_GAP + 4
 
-    def heading(self, title: str = "Hippocampus volumes") -> None:
+    def heading(self, title: str) -> None:
         self.text(MARGIN, MARGIN + 28, title, 34, BRIGHT)
         self.text(MARGIN, MARGIN + 58, PRODUCT, 17, MUTED)
 

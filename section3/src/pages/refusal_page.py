@@ -63,8 +63,7 @@ def create_refusal_page(
     page.heading("No hippocampus volumes")
     page.footer(NOTES)
     source, refusal = measurement.source, measurement.refusal
-    checks = failed(measurement.all_checks)
-    checks.sort(key=lambda check: check.sentence != refusal.reason)  # the cause of the others first
+    checks = sorted(failed(measurement.all_checks), key=lambda check: check is not measurement.cause)
     name = f"Model {model['name']} {model['version']} ({model['sha256'][:12]})"
     width = COLUMN if source else SIZE[0] - 2 * MARGIN
     (name,), size = fit(drawable(name), range(14, 10, -1), width, 1)

@@ -110,8 +110,8 @@ class Nobody(Identity):
 
     def removed_from(self, text: str) -> str:
         """Those of its words that are allowed."""
-        words = (word for word in re.split(r"[\W_]+", text) if word.casefold() in ALLOWED - self.words)
-        return " ".join(words)
+        shown = ALLOWED - self.words
+        return " ".join(word for word in re.split(r"[\W_]+", text) if word.casefold() in shown)
 
     def removed_from_verdict(self, verdict: SeriesVerdict) -> SeriesVerdict:
         """`verdict` with the name of the condition that decided in place of what it quotes."""

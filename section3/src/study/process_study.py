@@ -77,7 +77,7 @@ def process_single_study(
         with only_run_in(path) as folder:
             try:
                 outputs = write(study, measurement, setup, folder, stopwatch)
-                result = _sent(replace(result, outputs=outputs), path, measurement, send, stopwatch)
+                result = _sent(replace(result, outputs=outputs), path, send, stopwatch)
             except OSError:
                 raise
             except Exception as error:  # noqa: BLE001  as above
@@ -91,18 +91,13 @@ def _output_path(result: StudyResult, output_dir: Path | None) -> Path:
     return output_dir or DEFAULT_OUTPUT / folder_name(result.study_instance_uid)
 
 
-def _sent(
-    result: StudyResult, path: Path, measurement: Measurement, send: Send | None, stopwatch: Stopwatch
-) -> StudyResult:
-    """The result after its outputs were sent, if they are to be.
-
-    The page of a refusal goes to the archive only where a series could have been meant: an archive that routes all its
-    studies here shall not get a page for each of them.
-    """
-    if not (send and result.outputs and any(one.accepted for one in measurement.series)):
+def _sent(result: StudyResult, path: Path, send: Send | None, stopwatch: Stopwatch) -> StudyResult:
+    """The result after its outputs were sent, if they are to be."""
+    rows = result.outputs_to_send
+    if not (send and rows):
         return result
     with stopwatch.timed("send"):
-        outcome = send([path / one["file"] for one in result.outputs if one["sop_instance_uid"]])
+        outcome = send([path / row["file"] for row in rows])
     result = result.with_sending(outcome)
     if outcome.stored is False and result.status == SUCCESS:
         return replace(result.stopped(Failure("not-stored", outcome.detail)), outputs=result.outputs)
@@ -129,15 +124,11 @@ def measure_study(study: Study, setup: Setup, stopwatch: Stopwatch, series_uid: 
         damaged = f" ({len(study.damaged)} damaged files left out)" if study.damaged else ""
         raise NoSuchSeriesError(f"no series {series_uid} in the study{damaged}, which has: {_listed(study, identity)}")
     verdicts = consider_series(study, setup.rules, series_uid)
-    measurement = Measurement(
-        header=without_ours(study).header_for(None),
-        series=tuple(identity.removed_from_verdict(one) for one in verdicts),
-    )
+    shown = tuple(identity.removed_from_verdict(one) for one in verdicts)
     series = None
     try:
         with identity.kept_out_of_stops():
             series = get_series_for_inference(study, verdicts)
-            measurement = replace(measurement, header=without_ours(study).header_for(series))
             require_readable(study, series)
             require_one_content(study, series)
             with stopwatch.timed("volume"):
@@ -145,10 +136,12 @@ def measure_study(study: Study, setup: Setup, stopwatch: Stopwatch, series_uid: 
     except Refusal as refusal:
         # What cannot be decoded is not tried again.
         readable = series if refusal.code != "unreadable-pixels" else None
-        return replace(measurement, refusal=refusal, source=readable and volume_to_look_at(readable))
+        picture = readable and volume_to_look_at(readable)
+        return Measurement(without_ours(study).header_for(series), shown, picture, refusal=refusal)
     hippocampus = measure_crop(source, setup.agent, setup.limits, stopwatch)
-    return replace(
-        measurement,
+    return Measurement(
+        header=without_ours(study).header_for(series),
+        series=shown,
         source=source,
         hippocampi=(hippocampus,),
         checks=check_series(series, source),

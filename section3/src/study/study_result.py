@@ -84,6 +84,16 @@ class StudyResult:
         (hippocampus,) = measurement.hippocampi
         return replace(result, volumes_mm3=hippocampus.volumes_mm3, intervals_mm3=hippocampus.intervals_mm3)
 
+    @property
+    def outputs_to_send(self) -> list[dict]:
+        """The rows of what goes to an archive.
+
+        The page of a refusal does only where a series could have been meant: an archive that routes all its studies
+        here shall not get a page for each of them.
+        """
+        meant = any(row["accepted"] for row in self.series_considered)
+        return [row for row in self.outputs if row["sop_instance_uid"]] if meant else []
+
     def with_sending(self, outcome: SendOutcome) -> StudyResult:
         return replace(self, sent=outcome.sent, stored=outcome.stored, send_detail=outcome.detail)
 

@@ -141,6 +141,7 @@ def test_an_answer_that_is_no_hippocampus_is_refused(code, name, spoil, phantom,
     assert [check.name for check in found.checks] == INPUT_CHECKS + OUTPUT_CHECKS
     failed = {check.name: check.sentence for check in found.checks if check.verdict == FAIL}
     assert found.refusal.reason == failed[name]
+    assert (found.cause.name, found.cause.sentence) == (name, failed[name])
 
 
 @pytest.mark.parametrize("present", [(), (ANTERIOR,), (POSTERIOR,)])

@@ -100,6 +100,16 @@ def test_all_words_stay_in_their_place_beside_pictures(
     require_apart(words)
 
 
+def test_the_check_that_it_rests_on_is_the_one_that_is_shown(words, model):
+    checks, source = [_check("likeness", FAIL), _check("orientation", FAIL)], _source()
+    refusal = Refusal("unfit-input", "it is mirrored")
+    hippocampus = Hippocampus(source.grid, tuple(checks), refusal=refusal, cause=checks[1])
+    create_refusal_page(Measurement({}, (ACCEPTED,), source, (hippocampus,), refusal=refusal), {}, model)
+    texts = [text for text, _ in words]
+    assert "orientation" in texts and "likeness" not in texts
+    assert any(text.startswith("and 1 more") for text in texts)
+
+
 def test_it_has_no_table_of_checks_where_none_failed(words, draw):
     draw(checks=[_check("size_x", PASS, 35)])
     assert "Failed check" not in [text for text, _ in words]
