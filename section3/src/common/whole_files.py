@@ -11,14 +11,19 @@ def write_json(path: Path, content: dict, shared: bool = False) -> None:
 
 
 def write_text(path: Path, text: str, shared: bool = False) -> None:
-    """Write `text` under a temporary name and move it into place. Raises OSError.
+    """Write `text` whole or not at all, into a folder that is made if need be; see write_bytes. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, text.encode(), shared)
+
+
+def write_bytes(path: Path, content: bytes | memoryview, shared: bool = False) -> None:
+    """Write `content` under a temporary name and move it into place. Raises OSError.
 
     shared: other programs may write the same file now, so that the temporary name must not be theirs.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.unfinished{f'-{os.getpid()}' if shared else ''}")
     try:
-        temporary.write_text(text)
+        temporary.write_bytes(content)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -16,8 +16,8 @@ class Hippocampus:
 
     side: "left" or "right", None where the data does not say. labels: [X, Y, Z] uint8 on `grid`, see common.structures.
     volumes_mm3: by the key of the structure; intervals_mm3: low and high of each, None where the model has no
-    calibration. checks: what was asked of it. refusal: why it has neither labels nor volumes. cause:
-    the check that it rests on, if it rests on one.
+    calibration. checks: what was asked of it. refusal: why it has neither labels nor volumes. cause: the check that the
+    refusal rests on, if it rests on one.
     """
 
     grid: Grid

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -19,6 +18,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from pydicom.valuerep import DSfloat, validate_value
 
 from common.product import NOT_FOR_DIAGNOSIS
+from common.whole_files import write_bytes
 from reading.dicom_file import Instance
 
 SOURCE_IMAGE = Code("121322", "DCM", "Source image for image processing operation")
@@ -120,9 +120,4 @@ def save(ds: Dataset, path: Path) -> None:
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     content = BytesIO()  # pydicom would hide what the disk says among words of its own
     ds.save_as(content, enforce_file_format=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_bytes(content.getbuffer())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_bytes(path, content.getbuffer(), shared=True)

@@ -16,7 +16,7 @@ from pydicom.uid import SecondaryCaptureImageStorage
 
 from common.product import PRODUCT, RESEARCH
 from objects.dicom_items import derived_from, save
-from objects.provenance import DATES, TIMES, Provenance, result_attributes
+from objects.provenance import Provenance, result_attributes
 from reading.dicom_file import DICOM_ERRORS, Instance
 
 IN_PLACE_OF = "In place of the page of"
@@ -24,20 +24,25 @@ IN_PLACE_OF = "In place of the page of"
 
 @dataclass(frozen=True)
 class EarlierPage:
-    """The page that an earlier run left: its UID, the date when it was made, and that of the page it replaced."""
+    """The page that an earlier run left: its UID, when it was made, and the date of the page that it replaced."""
 
     sop_instance_uid: str
-    made: str  # YYYY-MM-DD
+    created: datetime
     replaces: str  # YYYY-MM-DD, "" if there was none
+
+    @property
+    def date(self) -> str:
+        """YYYY-MM-DD."""
+        return f"{self.created:%Y-%m-%d}"
 
 
 def earlier_page(path: Path) -> EarlierPage | None:
     """What the page in that file says of itself, None where there is none."""
     try:
         page = pydicom.dcmread(path, stop_before_pixels=True)
-        made = datetime.strptime(page.InstanceCreationDate, "%Y%m%d").strftime("%Y-%m-%d")
+        created = datetime.strptime(page.InstanceCreationDate + page.InstanceCreationTime, "%Y%m%d%H%M%S")
         found = re.search(rf"{IN_PLACE_OF} (\d{{4}}-\d\d-\d\d)", page.DerivationDescription)
-        return EarlierPage(page.SOPInstanceUID, made, found[1] if found else "")
+        return EarlierPage(page.SOPInstanceUID, created, found[1] if found else "")
     except DICOM_ERRORS:
         return None
 
@@ -49,7 +54,7 @@ def in_place_of(provenance: Provenance, earlier: EarlierPage | None) -> Provenan
     same = replace(provenance, replaces=earlier.replaces)
     if _uid("report", same) == earlier.sop_instance_uid:
         return same
-    return replace(provenance, replaces=earlier.made)
+    return replace(provenance, replaces=earlier.date)
 
 
 def save_report_as_dcm(page: Image.Image, path: Path, provenance: Provenance) -> Dataset:
@@ -81,23 +86,15 @@ def save_series_page_as_dcm(page: Image.Image, path: Path, provenance: Provenanc
     return ds
 
 
-def save_refusal_as_dcm(page: Image.Image, path: Path, provenance: Provenance, earlier: Path) -> Dataset:
+def save_refusal_as_dcm(page: Image.Image, path: Path, provenance: Provenance) -> Dataset:
     """Write the page that stands in place of all results, and return it. Raises OSError.
 
-    Another page, as one with another reason, has other UIDs. The same one keeps the times that the file of an earlier
-    run gives it.
+    Another page, as one with another reason, has other UIDs.
     """
     ds = _page("refusal", page, provenance)
     ds.DerivationDescription = ds.DerivationDescription.replace("volume.", "volume, refused.")
     ds.SeriesInstanceUID = provenance.uid("refusal", "series", _digest(ds))
     ds.SOPInstanceUID = provenance.uid("refusal", _digest(ds))
-    try:
-        before = pydicom.dcmread(earlier, stop_before_pixels=True)
-        if before.SOPInstanceUID == ds.SOPInstanceUID:
-            for keyword in (*DATES, *TIMES):
-                ds[keyword] = before[keyword]
-    except DICOM_ERRORS:  # there is none, or it is damaged
-        pass
     save(ds, path)
     return ds
 

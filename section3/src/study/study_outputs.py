@@ -158,7 +158,7 @@ def _write_refusal(
         earlier = earlier_page(folder.path / PAGE)
         for one in _as_before_or_new(provenance, earlier):
             page = create_refusal_page(measurement, shown, one.model, _history(one))
-            refusal = writers.refusal(page, staging / PAGE, one, earlier=folder.path / PAGE)
+            refusal = writers.refusal(page, staging / PAGE, one)
             if earlier and refusal.SOPInstanceUID == earlier.sop_instance_uid:
                 break
         _save_picture(page, staging / PAGE_PICTURE)
@@ -170,8 +170,8 @@ def _as_before_or_new(provenance: Provenance, earlier: EarlierPage | None) -> li
     """When the page of a refusal was made and what it replaced: as the earlier one says, then as of now."""
     if earlier is None:
         return [provenance]
-    before = replace(provenance, created=datetime.fromisoformat(earlier.made), replaces=earlier.replaces)
-    return [before, replace(provenance, replaces=earlier.made)]
+    before = replace(provenance, created=earlier.created, replaces=earlier.replaces)
+    return [before, replace(provenance, replaces=earlier.date)]
 
 
 def _history(provenance: Provenance) -> str:
