@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
 
@@ -24,6 +25,7 @@ from node import engines
 from pages import canvas
 from phantom import Phantom, StudyHeader, make_phantom, write_series, write_study
 from reading.series_rules import load_rules
+from servers import listens, serving
 from study.setup import Setup, SetupFiles
 
 CALLS_FOLDER = Path(__file__).parent / "node"  # with engine_calls.py
@@ -261,6 +263,21 @@ def find_port() -> Callable:
 def free_port(find_port) -> int:
     """A port of this machine on which nobody listens."""
     return find_port()
+
+
+@pytest.fixture
+def listen(free_port, need_program, tmp_path) -> Iterator[Callable]:
+    """listen(*options) starts storescp, which writes to tmp_path/archive, and returns its port."""
+    need_program("storescp")
+    with ExitStack() as started:
+
+        def start(*options: str) -> int:
+            (tmp_path / "archive").mkdir()
+            command = ["storescp", "-od", str(tmp_path / "archive"), *options, str(free_port)]
+            started.enter_context(serving(command, lambda: listens(free_port), tmp_path / "storescp.log"))
+            return free_port
+
+        yield start
 
 
 @pytest.fixture

@@ -4,8 +4,6 @@ A real archive: programs/test_orthanc.py.
 """
 
 import socket
-import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,10 +16,10 @@ from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelGet
 from archive.dimse import DimseArchive
 from archive.sending import Patience, send_to_archive
 from common.send_outcome import SendOutcome
+from servers import LOCALHOST
 
 pytestmark = pytest.mark.slow
 
-LOCALHOST = "127.0.0.1"
 ONLY_MR = r"""
 [[TransferSyntaxes]]
 [Uncompressed]
@@ -39,30 +37,6 @@ PresentationContexts = MR
 def dcmtk(need_program) -> None:
     need_program("storescu")
     need_program("storescp")
-
-
-@pytest.fixture
-def listen(free_port, tmp_path) -> Iterator[Callable]:
-    """listen(*options) starts storescp, which writes to tmp_path/archive, and returns its port."""
-    started = []
-
-    def start(*options: str) -> int:
-        (tmp_path / "archive").mkdir()
-        command = ["storescp", "-od", str(tmp_path / "archive"), *options, str(free_port)]
-        started.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-        give_up = time.monotonic() + 600
-        while time.monotonic() < give_up:
-            assert started[-1].poll() is None, "storescp has ended"
-            with socket.socket() as probe:
-                if probe.connect_ex((LOCALHOST, free_port)) == 0:
-                    return free_port
-            time.sleep(0.02)
-        raise TimeoutError("storescp does not listen")
-
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import signal
 import ssl
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
@@ -21,19 +20,10 @@ from pydicom.errors import InvalidDicomError
 
 from inference_dcm import main
 from phantom import make_phantom, write_study
+from servers import LIMIT, wait_until
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "src" / "deploy_scripts"
 PORTS = ("ARCHIVE_DICOM_PORT", "ARCHIVE_HTTP_PORT", "NODE_PORT", "SCANNER_PORT", "VIEWER_PORT")
-LIMIT = 600  # seconds: against hanging alone
-
-
-def wait_until(condition: Callable[[], object]) -> object:
-    """What the condition gives at last."""
-    give_up = time.monotonic() + LIMIT
-    while not (found := condition()):
-        assert time.monotonic() < give_up
-        time.sleep(0.05)
-    return found
 
 
 def instances(paths: Iterable[Path]) -> set[str]:

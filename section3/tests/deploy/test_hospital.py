@@ -6,7 +6,9 @@ import subprocess
 
 import pytest
 
-from .conftest import SCRIPTS, wait_until
+from servers import wait_until
+
+from .conftest import SCRIPTS
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("need_network")]
 SERVER = SCRIPTS.parent / "ai_server.py"

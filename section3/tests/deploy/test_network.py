@@ -11,7 +11,9 @@ import time
 import pydicom
 import pytest
 
-from .conftest import SCRIPTS, instances, wait_until
+from servers import wait_until
+
+from .conftest import SCRIPTS, instances
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("need_network")]
 

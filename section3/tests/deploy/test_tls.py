@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import instances, wait_until
+from servers import wait_until
+
+from .conftest import instances
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("need_network")]
 

@@ -12,7 +12,9 @@ import pydicom
 import pytest
 from playwright.sync_api import sync_playwright
 
-from .conftest import LIMIT, SCRIPTS, wait_until
+from servers import LIMIT, wait_until
+
+from .conftest import SCRIPTS
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("need_network")]
 # A browser in a container, without a graphics card, that can reach nothing but this machine.

@@ -1,11 +1,8 @@
 """A real archive that is away, refuses, or dies in mid-transfer: in the end it has each result, once."""
 
 import json
-import os
 import socket
-import subprocess
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -21,9 +18,9 @@ from archive.sending import Patience, send_to_archive
 from node.incoming import DONE
 from phantom import write_study
 from reading.dicom_series import list_files
+from servers import LOCALHOST, serving
 from study.study_result import read_result
 
-LOCALHOST = "127.0.0.1"
 LONG = 600  # seconds: for what should take none, on the busiest machine
 
 
@@ -48,22 +45,9 @@ class Orthanc:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        with (self.folder / "log").open("a") as log:
-            process = subprocess.Popen(
-                ["Orthanc", self.folder / "orthanc.json"],
-                stdout=log,
-                stderr=log,
-                env={**os.environ, "TCP_NODELAY": "1"},
-            )
-        try:
-            give_up = time.monotonic() + LONG
-            while self.instances() is None:
-                assert process.poll() is None and time.monotonic() < give_up, (self.folder / "log").read_text()
-                time.sleep(0.05)
+        command = ["Orthanc", self.folder / "orthanc.json"]
+        with serving(command, lambda: self.instances() is not None, self.folder / "log"):
             yield
-        finally:
-            process.kill()
-            process.wait()
 
     def instances(self) -> set[str] | None:
         """The SOP Instance UIDs of all that it has; None where it does not answer."""

@@ -4,12 +4,10 @@ import hashlib
 import json
 import os
 import shutil
-import socket
 import struct
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
@@ -27,10 +25,10 @@ from inference_dcm import main
 from measuring.quality_limits import LIMITS_FILE
 from phantom import make_phantom, write_study
 from reading.dicom_series import list_files
+from servers import LOCALHOST
 
 pytestmark = pytest.mark.slow
 
-LOCALHOST = "127.0.0.1"
 ANTERIOR_MM3, POSTERIOR_MM3 = 4 * 5 * 6, 4 * 7 * 6  # of the blocks
 REFUSAL_FILES = {"report.dcm", "report.png"}
 
@@ -406,28 +404,14 @@ def test_without_an_output_folder_results_go_by_study_and_never_into_the_study(m
 
 
 @pytest.fixture
-def listen(free_port, need_program, tmp_path) -> Iterator[Callable]:
-    """listen(*options) starts storescp, which writes to tmp_path/archive, and returns the options to send there."""
+def listener(listen, need_program) -> Callable[..., list[str]]:
+    """listener(*options) starts storescp, and returns the options to send there."""
     need_program("storescu")
     need_program("getscu")
-    need_program("storescp")
-    started = []
-
-    def start(*options: str) -> list[str]:
-        (tmp_path / "archive").mkdir()
-        command = ["storescp", "-od", str(tmp_path / "archive"), *options, str(free_port)]
-        started.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-        give_up = time.monotonic() + 600
-        while socket.socket().connect_ex((LOCALHOST, free_port)) != 0:
-            assert started[-1].poll() is None, "storescp has ended"
-            assert time.monotonic() < give_up, "storescp does not listen"
-            time.sleep(0.02)
-        return ["--send-to-orthanc", "--orthanc-host", LOCALHOST, "--orthanc-port", str(free_port)]
-
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
+    return lambda *options: [
+        *("--send-to-orthanc", "--orthanc-host", LOCALHOST, "--orthanc-port"),
+        str(listen(*options)),
+    ]
 
 
 class WebArchive(ThreadingHTTPServer):
@@ -491,8 +475,8 @@ def _uids(folder: Path) -> set[str]:
 
 
 @pytest.mark.slow
-def test_what_was_asked_for_is_sent_where_it_was_asked(make_study, listen, run, tmp_path):
-    code, out, err, result = run(make_study(), *listen(), "--orthanc-aec", "ARCHIVE")
+def test_what_was_asked_for_is_sent_where_it_was_asked(make_study, listener, run, tmp_path):
+    code, out, err, result = run(make_study(), *listener(), "--orthanc-aec", "ARCHIVE")
     assert (code, err, result["sent"]) == (0, "", True)
     assert result["stored"] is None  # this listener gives nothing back
     (sent,) = [line for line in out.splitlines() if line.startswith("Sent: ")]
@@ -502,10 +486,10 @@ def test_what_was_asked_for_is_sent_where_it_was_asked(make_study, listen, run, 
     assert _uids(tmp_path / "archive") == set(objects)
 
 
-def test_a_failed_send_is_a_warning_and_nothing_is_lost(make_study, listen, run, tmp_path):
+def test_a_failed_send_is_a_warning_and_nothing_is_lost(make_study, listener, run, tmp_path):
     study = make_study()
     before = _digests(study)
-    code, _, err, result = run(study, *listen("--refuse"))
+    code, _, err, result = run(study, *listener("--refuse"))
     assert code == 0
     assert err.startswith("warning: the results were not sent")
     assert err.count("\n") == 1
@@ -536,12 +520,12 @@ def test_of_a_refusal_the_page_is_sent(make_study, crop_files, web_archive, run,
 
 @pytest.mark.parametrize("kept_otherwise", [False, True])
 def test_a_refusal_that_the_archive_does_not_have_stays_a_refusal(
-    make_study, crop_files, listen, web_archive, run, tmp_path, kept_otherwise
+    make_study, crop_files, listener, web_archive, run, tmp_path, kept_otherwise
 ):
     web_archive.keep = _other_accession_number
     study = make_study()
     crop_files(study)[5].unlink()
-    options = web_archive.options if kept_otherwise else listen("--refuse")
+    options = web_archive.options if kept_otherwise else listener("--refuse")
     code, out, err, result = run(study, *options)
     assert (code, out, result["status"], result["code"]) == (1, "", "refused", "geometry-gap")
     assert (result["sent"], result["stored"]) == ((True, False) if kept_otherwise else (False, None))

@@ -3,9 +3,7 @@
 import json
 import os
 import shutil
-import subprocess
 import tempfile
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -22,10 +20,10 @@ from archive.sending import send_to_archive
 from inference_dcm import main
 from phantom import write_study
 from reading.dicom_series import list_files
+from servers import LOCALHOST, serving
 
 pytestmark = pytest.mark.slow
 
-LOCALHOST = "127.0.0.1"
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 USER, PASSWORD = "hippo", "campus"
 
@@ -86,18 +84,8 @@ def running_orthanc(tmp_path_factory, need_program, find_port) -> Iterator[Ortha
         "Plugins": [str(PLUGIN)],
     }
     (folder / "orthanc.json").write_text(json.dumps(configuration))
-    with (folder / "log").open("w") as log:
-        environment = {**os.environ, "TCP_NODELAY": "1"}
-        process = subprocess.Popen(["Orthanc", folder / "orthanc.json"], stdout=log, stderr=log, env=environment)
-    try:
-        give_up = time.monotonic() + 600
-        while not orthanc.answers():
-            assert process.poll() is None and time.monotonic() < give_up, (folder / "log").read_text()
-            time.sleep(0.05)
+    with serving(["Orthanc", folder / "orthanc.json"], orthanc.answers, folder / "log"):
         yield orthanc
-    finally:
-        process.kill()  # it takes three seconds to leave by itself
-        process.wait()
 
 
 @pytest.fixture
