@@ -85,7 +85,7 @@ def machine() -> str:
     )
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not above 0")
@@ -94,9 +94,9 @@ def _positive(text: str) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="What one study and many cost, as whole processes.")
-    parser.add_argument("--studies", type=_positive, default=24, metavar="N", help="how many; default: %(default)s")
-    parser.add_argument("--workers", type=_positive, default=2, metavar="N", help="of the batch; default: %(default)s")
-    parser.add_argument("--repeats", type=_positive, default=5, metavar="N", help="of each; default: %(default)s")
+    parser.add_argument("--studies", type=positive, default=24, metavar="N", help="how many; default: %(default)s")
+    parser.add_argument("--workers", type=positive, default=2, metavar="N", help="of the batch; default: %(default)s")
+    parser.add_argument("--repeats", type=positive, default=5, metavar="N", help="of each; default: %(default)s")
     parser.add_argument("--root", type=Path, metavar="DIR", help="with a study in each folder; default: phantoms")
     return parser
 

@@ -79,7 +79,7 @@ class Network:
     def start(self, script: str, *arguments: object, until: str = " answers: ", **settings: str) -> subprocess.Popen:
         """A script that runs until it is stopped; comes back once it has said `until`."""
         self.folder.mkdir(exist_ok=True)
-        log = self.folder / f"{script}.log"
+        log = self.folder / f"{Path(script).name}.log"
         with log.open("w") as output:
             process = subprocess.Popen(
                 [SCRIPTS / script, *map(str, arguments)],

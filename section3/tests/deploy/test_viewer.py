@@ -8,6 +8,7 @@ import signal
 import socket
 import urllib.request
 
+import numpy as np
 import pydicom
 import pytest
 from playwright.sync_api import sync_playwright
@@ -30,20 +31,28 @@ BROWSER = [
     "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
 ]
 THUMBNAIL = '[data-cy="study-browser-thumbnail"], [data-cy="study-browser-thumbnail-no-image"]'
-# Of each picture that OHIF draws: the brightest value, and the share of it that has a colour.
+# Of each picture that OHIF draws: the brightest value, and the boxes [left, top, right, bottom] of what is not black
+# and of what has a colour; none where nothing has.
 PICTURES = """() => [...document.querySelectorAll('.cornerstone-canvas')].map(canvas => {
   const copy = document.createElement('canvas');
   copy.width = canvas.width; copy.height = canvas.height;
   const context = copy.getContext('2d');
   context.drawImage(canvas, 0, 0);
   const values = context.getImageData(0, 0, copy.width, copy.height).data;
-  let brightest = 0, coloured = 0;
+  let brightest = 0;
+  const boxes = {image: null, coloured: null};
+  const widen = (name, x, y) => {
+    const box = boxes[name] || [x, y, x, y];
+    boxes[name] = [Math.min(box[0], x), Math.min(box[1], y), Math.max(box[2], x + 1), Math.max(box[3], y + 1)];
+  };
   for (let i = 0; i < values.length; i += 4) {
     const most = Math.max(values[i], values[i + 1], values[i + 2]);
+    const [x, y] = [(i / 4) % copy.width, Math.floor(i / 4 / copy.width)];
     brightest = Math.max(brightest, most);
-    if (most - Math.min(values[i], values[i + 1], values[i + 2]) > 40) coloured += 1;
+    if (most > 10) widen('image', x, y);
+    if (most - Math.min(values[i], values[i + 1], values[i + 2]) > 10) widen('coloured', x, y);
   }
-  return {brightest, coloured: 4 * coloured / values.length}; })"""
+  return {brightest, ...boxes}; })"""
 
 
 def _start(network, ohif_package, **settings):
@@ -133,6 +142,24 @@ def page(tmp_path, need_program):
         browser.close()
 
 
+def _place_of_colour(page, columns):
+    """Where colour begins and ends: in voxels from the left of the image, then from its bottom; none where it is grey.
+
+    OHIF shows all columns, and may cut a row at the top.
+    """
+    for one in page.evaluate(PICTURES):
+        if one["image"] and one["coloured"]:
+            (left, _, right, bottom), box = one["image"], one["coloured"]
+            voxel = (right - left) / columns
+            return [
+                (box[0] - left) / voxel,
+                (box[2] - left) / voxel,
+                (bottom - box[3]) / voxel,
+                (bottom - box[1]) / voxel,
+            ]
+    return None
+
+
 def test_report_and_masks_are_seen_in_ohif(network, ohif_package, small_study, result, uid, page, tmp_path):
     url = _start(network, ohif_package)
     assert network.run("send_volume.sh", small_study).returncode == 0
@@ -152,5 +179,7 @@ def test_report_and_masks_are_seen_in_ohif(network, ohif_package, small_study, r
 
     page.locator(THUMBNAIL).filter(has_text=masks).first.dblclick()
     page.locator('[data-cy="viewport-overlay-top-left"]').filter(has_text=masks).first.wait_for()
-    wait_until(lambda: any(one["coloured"] > 0.002 for one in page.evaluate(PICTURES)))  # the crop itself is grey
+    wait_until(lambda: _place_of_colour(page, 20))  # the crop itself is grey
     page.screenshot(path=tmp_path / "masks.png")
+    # Both structures lie at 5-12 of 20 voxels from the patient's left and 6-20 from behind; right is shown at the left.
+    np.testing.assert_allclose(_place_of_colour(page, 20), (20 - 12, 20 - 5, 6, 20), atol=0.3)
