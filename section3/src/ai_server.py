@@ -28,7 +28,15 @@ from node.engines import Engine, local_engine
 from node.incoming import Incoming
 from node.modules import load_modules
 from node.study_queue import NothingToRetryError, QueueError, StudyQueue
-from options import DEADLINE, add_node_options, archive_at, destinations, positive, setup_files
+from options import (
+    DEADLINE,
+    add_node_options,
+    archive_at,
+    check_certificates,
+    destinations,
+    positive,
+    setup_files,
+)
 from study.process_study import DEFAULT_OUTPUT
 
 QUIET = 30  # seconds
@@ -130,7 +138,9 @@ def _node_and_page(
 
 
 def _serve(argv: list[str]) -> int:
-    args = _serve_parser().parse_args(argv)
+    parser = _serve_parser()
+    args = parser.parse_args(argv)
+    check_certificates(parser, args)
     if not args.incoming.is_dir():
         print(f"{args.incoming} is no folder; expected the one where the listener writes", file=sys.stderr)
         return 2

@@ -20,7 +20,15 @@ from node.batch import BatchProcessingStats, find_hippocrop_studies, run_batch_i
 from node.dask_engine import dask_engine
 from node.engines import LOCAL_ENGINES, local_engine
 from node.study_worker import StudyTask
-from options import DEADLINE, add_common_options, positive, require_archive, sender, setup_files
+from options import (
+    DEADLINE,
+    add_common_options,
+    check_certificates,
+    positive,
+    require_archive,
+    sender,
+    setup_files,
+)
 from study.process_study import DEFAULT_OUTPUT, folder_name, validate_study_directory
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -97,6 +105,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = _parser()
     args = parser.parse_args(argv)
     require_archive(parser, args)
+    check_certificates(parser, args)
     # Absolute paths here: the workers of a cluster were started somewhere else.
     output_dir = (args.output_dir or DEFAULT_OUTPUT).absolute()
     try:

@@ -29,7 +29,7 @@ from common.output_files import PAGE, PAGE_PICTURE
 from common.refusal import REFUSED, Failure, Stop
 from common.start import start_program
 from common.verdicts import PASS
-from options import add_common_options, require_archive, sender, setup_files, uid
+from options import add_common_options, check_certificates, require_archive, sender, setup_files, tls_files, uid
 from study.process_study import NoSuchSeriesError, process_single_study, record_stop, validate_study_directory
 from study.setup import SetupFiles
 from study.study_result import StudyResult
@@ -57,7 +57,7 @@ def _study_files(args: argparse.Namespace, files_of_setup: SetupFiles) -> Iterat
     if args.folder:
         yield validate_study_directory(args.folder)
         return
-    archive = DicomWebArchive(args.dicomweb, args.ca_file)
+    archive = DicomWebArchive(args.dicomweb, tls_files(args))
     with fetched_study(archive, args.study, files_of_setup.rules, args.series) as files:
         yield files
 
@@ -68,6 +68,7 @@ def main(argv: list[str] | None = None) -> int:
     if (args.study or args.send_back) and not (args.study and args.dicomweb):
         parser.error("--study needs --dicomweb, and --send-back needs both")
     require_archive(parser, args)
+    check_certificates(parser, args)
     send = None if args.study and not args.send_back else sender(args)
     try:
         files_of_setup = setup_files(args)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from archive.dicomweb import DicomWebArchive, parse_url
 from archive.dimse import DimseArchive
-from archive.sending import Archive, Patience, send_to_archive
+from archive.sending import Archive, ArchiveError, Patience, send_to_archive
+from archive.tls import TlsFiles
 from reading.dicom_series import UID_TEXT
 from reading.series_rules import DEFAULT_RULES, load_rules
 from study.process_study import Send
@@ -52,6 +53,13 @@ def add_node_options(parser: argparse.ArgumentParser) -> None:
         "DICOMWEB_PASSWORD",
     )
     parser.add_argument("--ca-file", type=Path, metavar="FILE", help="certificates to trust instead of the system's")
+    parser.add_argument(
+        "--tls",
+        type=Path,
+        nargs=2,
+        metavar=("KEY", "CERTIFICATE"),
+        help="speak DICOM by TLS, and show this certificate of ours to every archive (PEM)",
+    )
 
 
 def setup_files(args: argparse.Namespace) -> SetupFiles:
@@ -72,16 +80,38 @@ def destinations(args: argparse.Namespace, more: Iterable[Archive] = ()) -> dict
     """
     found = {}
     for archive in filter(None, (_archive(args), *more)):
-        if isinstance(archive, DicomWebArchive):
-            archive = replace(archive, ca_file=args.ca_file)
-        found[str(archive)] = partial(send_to_archive, archive=replace(archive, patience=ONE_ATTEMPT))
+        archive = replace(_with_tls(archive, args), patience=ONE_ATTEMPT)
+        found[str(archive)] = partial(send_to_archive, archive=archive)
     return found
 
 
 def _archive(args: argparse.Namespace) -> Archive | None:
     if args.send_to_orthanc:
-        return DimseArchive(args.orthanc_host, args.orthanc_port, args.orthanc_aec)
-    return DicomWebArchive(args.dicomweb, args.ca_file) if args.dicomweb else None
+        archive = DimseArchive(args.orthanc_host, args.orthanc_port, args.orthanc_aec)
+    elif args.dicomweb:
+        archive = DicomWebArchive(args.dicomweb)
+    else:
+        return None
+    return _with_tls(archive, args)
+
+
+def tls_files(args: argparse.Namespace) -> TlsFiles:
+    return TlsFiles(args.ca_file, tuple(args.tls) if args.tls else None)
+
+
+def _with_tls(archive: Archive, args: argparse.Namespace) -> Archive:
+    """DICOM is spoken plainly unless we were given a certificate to show."""
+    plainly = isinstance(archive, DimseArchive) and not args.tls
+    return replace(archive, tls=None if plainly else tls_files(args))
+
+
+def check_certificates(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Usage: files of certificates that cannot be used are told before anything begins. Ends the program."""
+    if args.ca_file or args.tls:
+        try:
+            tls_files(args).context()
+        except ArchiveError as error:
+            parser.error(str(error))
 
 
 def archive_at(text: str) -> Archive:

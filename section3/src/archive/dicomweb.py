@@ -33,6 +33,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from archive.received import read_received, read_received_header, temporary_folder, write_received
 from archive.sending import PATIENCE, ArchiveError, Patience
+from archive.tls import SYSTEM, TlsFiles
 from reading.dicom_file import DICOM_ERRORS, MAX_FILE_BYTES, MEBIBYTE, Instance
 from reading.dicom_series import UID_TEXT, Series
 
@@ -92,11 +93,11 @@ def parse_url(text: str) -> str:
 class DicomWebArchive:
     """The archive at `url` (see `parse_url`), which has `timeout` seconds for each answer.
 
-    ca_file: the certificates (PEM) to trust, instead of the system's. max_bytes: of an answer with images.
+    tls: whom to trust, and who we are. max_bytes: of an answer with images.
     """
 
     url: str
-    ca_file: Path | None = None
+    tls: TlsFiles = SYSTEM
     timeout: float = 60
     patience: Patience = PATIENCE
     max_bytes: int = MAX_FILE_BYTES
@@ -220,11 +221,7 @@ class DicomWebArchive:
         url = urlsplit(self.url)
         if url.scheme == "http":
             return HTTPConnection(url.hostname, url.port, timeout=self.timeout)
-        try:
-            context = ssl.create_default_context(cafile=self.ca_file)
-        except OSError as error:  # SSLError is one
-            raise ArchiveError(f"no certificates can be read from {self.ca_file}") from error
-        return HTTPSConnection(url.hostname, url.port, timeout=self.timeout, context=context)
+        return HTTPSConnection(url.hostname, url.port, timeout=self.timeout, context=self.tls.context())
 
     def _authorization(self) -> dict[str, str]:
         """Read at the last moment: credentials never travel to another process with the archive's address."""

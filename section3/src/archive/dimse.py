@@ -1,4 +1,7 @@
-"""An archive that speaks DICOM's own protocol: C-STORE to send, C-GET to fetch back. DCMTK does the talking."""
+"""An archive that speaks DICOM's own protocol: C-STORE to send, C-GET to fetch back. DCMTK does the talking.
+
+By TLS it goes through a tunnel of ours.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from pydicom.dataset import Dataset
 
 from archive.received import read_received, temporary_folder
 from archive.sending import PATIENCE, ArchiveError, Patience
+from archive.tls import TlsFiles
 
 AE_TITLE = "HIPPOAI"  # who we are to the archive
 STORE_RESPONSE = re.compile(r"Received Store Response \((.*)\)")
@@ -25,13 +29,17 @@ TRANSIENT = re.compile(r"Connection (refused|reset|timed out)|Rejected Transient
 
 @dataclass(frozen=True)
 class DimseArchive:
-    """The archive with the AE title `aec` at host:port, which has `timeout` seconds for each attempt."""
+    """The archive with the AE title `aec` at host:port, which has `timeout` seconds for each attempt.
+
+    tls: how to speak DICOM TLS; None: it is spoken plainly.
+    """
 
     host: str
     port: int
     aec: str
     timeout: float = 30
     patience: Patience = PATIENCE
+    tls: TlsFiles | None = None
 
     def __str__(self) -> str:
         return f"{self.aec} at {self.host}:{self.port}"
@@ -44,7 +52,7 @@ class DimseArchive:
         # -R proposes only what the files need: there are more storage classes than one association can propose.
         # Absolute paths: storescu takes names that begin with - or @ for something else.
         files = [str(Path(path).absolute()) for path in paths]
-        status, output = self._run("storescu", "-R", host_and_files=files)
+        status, output = self._run("storescu", "-R", files=files)
         responses = STORE_RESPONSE.findall(output)
         # A warning says that the archive changed or dropped something, not that it refused.
         stored = [response for response in responses if response.startswith(("Success", "Warning"))]
@@ -71,12 +79,22 @@ class DimseArchive:
                 found += [read_received(path) for path in sorted(folder.iterdir())]
         return found
 
-    def _run(self, program: str, *options: str, host_and_files: Sequence[str] = ()) -> tuple[int, str]:
+    def _run(self, program: str, *options: str, files: Sequence[str] = ()) -> tuple[int, str]:
         """Exit status and output of one of DCMTK's programs."""
         command = [program, "-v", "-aet", AE_TITLE, "-aec", self.aec, *options]
+        if self.tls is None:
+            return self._call([*command, self.host, str(self.port), *files])
+        from archive.tls_tunnel import LOCALHOST, tunnel  # here, as most need none, and it takes long to import
+
+        with tunnel(self.host, self.port, self.tls.context(), self.timeout) as way:
+            status, output = self._call([*command, LOCALHOST, str(way.port), *files])
+            return status, f"{output}\nE: TLS: {way.fault}" if way.fault else output
+
+    def _call(self, command: Sequence[str]) -> tuple[int, str]:
+        program = command[0]
         try:
             result = subprocess.run(
-                [*command, self.host, str(self.port), *host_and_files],
+                command,
                 env={**os.environ, "TCP_NODELAY": "1"},  # without it DCMTK waits for the network at each small message
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

@@ -6,7 +6,7 @@
 # HIPPO_PYTHON is the Python of the AI node (make hospital sets it). HIPPO_ONCE=true: it stops once the report is there.
 # Exit code 0: stopped after all of it worked; 1: a program is missing, a piece could not start or ended by itself, or
 # the report did not come within HIPPO_REPORT_SECONDS (600); 2: wrong use.
-# Ports, AE titles and times: network.env, or the environment.
+# Ports, AE titles and times: network.env, or the environment. HIPPO_SITE=site.env: all of it by TLS.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/shared.sh"
 
@@ -117,7 +117,8 @@ if [ -f "$SERVER" ]; then
   archive=(--send-to-orthanc --orthanc-host "$HIPPO_ADDRESS"
     --orthanc-port "$HIPPO_ARCHIVE_DICOM_PORT" --orthanc-aec "$HIPPO_ARCHIVE_AET")
   if [ "$HIPPO_TLS" = true ]; then
-    fail "the AI node cannot yet send by TLS: start the other pieces by their own scripts"
+    archive+=(--ca-file "$HIPPO_CERTIFICATES/authority.crt"
+      --tls "$HIPPO_CERTIFICATES/node.key" "$HIPPO_CERTIFICATES/node.crt")
   fi
   start "AI node" "$PYTHON" "$SERVER" --incoming "$HIPPO_INCOMING" --output-dir "$HIPPO_RESULTS" \
     --database "$DATABASE" --quiet-seconds "$HIPPO_QUIET_SECONDS" "${archive[@]}"

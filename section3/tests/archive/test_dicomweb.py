@@ -20,6 +20,7 @@ import pytest
 
 from archive.dicomweb import MAX_INSTANCES, MAX_JSON_BRACKETS, DicomWebArchive, parse_url
 from archive.sending import ArchiveError, Patience, send_to_archive
+from archive.tls import TlsFiles
 from phantom import make_phantom, write_series
 from reading.dicom_series import list_files, read_study
 from reading.series_rules import consider_series, get_series_for_inference, load_rules
@@ -382,7 +383,7 @@ def test_a_server_that_hangs_inside_tls_costs_no_more_than_the_time_limit(files,
     with socket.create_server((LOCALHOST, 0)) as listener:
         threading.Thread(target=serve, args=(listener,), daemon=True).start()
         address = f"https://{LOCALHOST}:{listener.getsockname()[1]}"
-        archive = DicomWebArchive(address, certificate, timeout=0.5, patience=Patience(()))
+        archive = DicomWebArchive(address, TlsFiles(certificate), timeout=0.5, patience=Patience(()))
         outcome = send_to_archive(files, archive)
         assert hung_up.wait(600)
     assert not outcome.sent
@@ -516,8 +517,8 @@ def test_certificates_are_verified(serve, files, certificate, monkeypatch, pause
     assert "certificate is not trusted" in outcome.detail
     assert server.requests == []
     assert pauses == []
-    assert send_to_archive(files[:1], DicomWebArchive(url, certificate, timeout=600)).sent
-    wrong_name = send_to_archive(files[:1], DicomWebArchive(url.replace(LOCALHOST, "localhost"), certificate))
+    assert send_to_archive(files[:1], DicomWebArchive(url, TlsFiles(certificate), timeout=600)).sent
+    wrong_name = send_to_archive(files[:1], DicomWebArchive(url.replace(LOCALHOST, "localhost"), TlsFiles(certificate)))
     assert "certificate is not trusted" in wrong_name.detail
 
 
@@ -525,7 +526,7 @@ def test_certificates_are_verified(serve, files, certificate, monkeypatch, pause
 def test_a_wrong_certificate_file_is_told(files, tmp_path, content):
     if content:
         (tmp_path / "ca.pem").write_text(content)
-    outcome = send_to_archive(files, DicomWebArchive("https://127.0.0.1:1", tmp_path / "ca.pem"))
+    outcome = send_to_archive(files, DicomWebArchive("https://127.0.0.1:1", TlsFiles(tmp_path / "ca.pem")))
     assert "no certificates can be read from" in outcome.detail
 
 

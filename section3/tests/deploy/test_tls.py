@@ -3,11 +3,16 @@
 import http.client
 import ssl
 import urllib.error
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from servers import wait_until
+from archive.dimse import DimseArchive
+from archive.sending import Patience, send_to_archive
+from archive.tls import TlsFiles
+from common.send_outcome import SendOutcome
+from servers import LIMIT, LOCALHOST, wait_until
 
 from .conftest import instances
 
@@ -117,3 +122,53 @@ def test_a_transfer_that_failed_is_tried_again_by_https(network, small_study):
     wait_until(lambda: "is tried again" in network.said("launch_orthanc.sh"))
     network.start("start_listener.sh")
     wait_until(lambda: network.received() == instances(small_study.rglob("*")))
+
+
+@pytest.fixture
+def send(network, result) -> Callable[..., SendOutcome]:
+    """send(folder, authority, host): what becomes of results that are sent as the node of those certificates."""
+    network.start("launch_orthanc.sh")
+    ours = network.folder / "certificates"
+
+    def send(folder: Path = ours, authority: Path = ours, host: str = LOCALHOST) -> SendOutcome:
+        tls = TlsFiles(authority / "authority.crt", (folder / "node.key", folder / "node.crt"))
+        port = int(network["ARCHIVE_DICOM_PORT"])
+        archive = DimseArchive(host, port, "ORTHANC", timeout=LIMIT, patience=Patience(()), tls=tls)
+        return send_to_archive(sorted(result.glob("*.dcm")), archive)
+
+    return send
+
+
+def test_results_are_sent_and_read_back_by_tls(network, send, result):
+    outcome = send()
+    assert outcome.stored is True, outcome.detail
+    assert len(network.ask("/instances")) == len(list(result.glob("*.dcm")))
+
+
+def test_an_archive_refuses_a_node_of_another_authority(network, send, stranger):
+    outcome = send(folder=stranger)
+    assert outcome.sent is False and "TLS: " in outcome.detail and "unknown ca" in outcome.detail
+    assert network.ask("/instances") == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"), [("authority", "certificate verify failed: "), ("name", "certificate verify failed: IP address")]
+)
+def test_a_node_sends_nothing_to_an_archive_that_it_cannot_trust(network, send, stranger, wrong, told):
+    outcome = send(authority=stranger) if wrong == "authority" else send(host="127.0.0.2")
+    assert outcome.sent is False and told in outcome.detail
+    assert "\n" not in outcome.detail and "node.key" not in outcome.detail
+    assert network.ask("/instances") == []
+
+
+def test_the_hospital_runs_by_tls(network, ohif_package, small_study):
+    hospital = network.start(
+        "hospital.sh",
+        small_study,
+        until="Ctrl-C stops everything.",
+        HIPPO_OHIF_TARBALL=str(ohif_package),
+        HIPPO_QUIET_SECONDS="1",
+    )
+    assert "The report is there" in network.said("hospital.sh")
+    assert network.stop(hospital) == 0
+    assert network.processes() == []

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
+import ai_server
 import batch_inference_dcm
 import inference_dcm
 from archive.dicomweb import DicomWebArchive
 from archive.dimse import DimseArchive
 from archive.sending import Patience, send_to_archive
+from archive.tls import TlsFiles
 from common.refusal import Failure
 from options import add_common_options, archive_at, destinations, positive, sender, setup_files
 from reading.series_rules import load_rules
@@ -39,20 +41,39 @@ def test_what_is_asked_for_goes_to_the_archive_that_is_named(arguments, archive)
 
 def test_by_dicomweb_it_goes_to_the_address(tmp_path):
     send = sender(parse("--dicomweb", "https://pacs/dicom-web/", "--ca-file", str(tmp_path / "ca.pem")))
-    expected = DicomWebArchive("https://pacs/dicom-web", tmp_path / "ca.pem")
+    expected = DicomWebArchive("https://pacs/dicom-web", TlsFiles(tmp_path / "ca.pem"))
     assert (send.func, send.keywords) == (send_to_archive, {"archive": expected})
 
 
 def test_a_node_sends_to_all_that_are_named_with_one_attempt_at_a_time(tmp_path):
     args = parse("--send-to-orthanc", "--ca-file", str(tmp_path / "ca.pem"))
     found = destinations(args, [archive_at("MORE@pacs:104"), archive_at("https://pacs/dicom-web")])
-    once = Patience(pauses=())
+    once, tls = Patience(pauses=()), TlsFiles(tmp_path / "ca.pem")
     assert {name: send.keywords["archive"] for name, send in found.items()} == {
         "ORTHANC at localhost:4242": DimseArchive("localhost", 4242, "ORTHANC", patience=once),
         "MORE at pacs:104": DimseArchive("pacs", 104, "MORE", patience=once),
-        "https://pacs/dicom-web": DicomWebArchive("https://pacs/dicom-web", tmp_path / "ca.pem", patience=once),
+        "https://pacs/dicom-web": DicomWebArchive("https://pacs/dicom-web", tls, patience=once),
     }
     assert destinations(parse()) == {}
+
+
+def test_with_a_certificate_dicom_goes_by_tls(tmp_path):
+    args = parse("--send-to-orthanc", "--tls", "our.key", "our.crt", "--ca-file", "ca.pem")
+    tls = TlsFiles(Path("ca.pem"), (Path("our.key"), Path("our.crt")))
+    found = destinations(args, [archive_at("MORE@pacs:104"), archive_at("https://pacs/dicom-web")])
+    assert [send.keywords["archive"].tls for send in found.values()] == [tls] * 3
+    assert sender(args).keywords["archive"].tls == tls
+
+
+@pytest.mark.parametrize("options", [["--ca-file", "none.pem"], ["--tls", "none.key", "none.crt"]])
+@pytest.mark.parametrize("program", [inference_dcm, batch_inference_dcm, ai_server])
+def test_certificates_that_cannot_be_read_are_usage(program, options, tmp_path, capsys):
+    node = ["--incoming", str(tmp_path), "--database", str(tmp_path / "q")] if program is ai_server else [str(tmp_path)]
+    with pytest.raises(SystemExit) as end:
+        program.main([*node, *options])
+    assert end.value.code == 2
+    assert options[1] in capsys.readouterr().err.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("program", [inference_dcm, batch_inference_dcm])
