@@ -5,8 +5,9 @@
     python ai_server.py retry STUDY --database FILE
 
 DIR is where the listener writes (storescp; a folder a study, or all in one). A study is worked on when it was quiet for
-a while; what was done survives the end of any process at any time. Input moves to DIR/done when its results are proven
-to be stored, and to DIR/failed when it was set aside. Several nodes may work with one folder and one database.
+a while, or as soon as the archive to which results go says that it holds no more of it. What was done survives the end
+of any process at any time. Input moves to DIR/done when its results are proven to be stored, and to DIR/failed when it
+was set aside. Several nodes may work with one folder and one database.
 
 Exit code 0: stopped (Ctrl-C, SIGTERM) with nothing half done; told; begun again. 1: it could not begin, or there is
 nothing to begin again; one line on stderr. 2: usage. Research use only.
@@ -33,6 +34,7 @@ from options import (
     add_node_options,
     archive_at,
     check_certificates,
+    counter,
     destinations,
     positive,
     setup_files,
@@ -126,7 +128,8 @@ def _node_and_page(
     args: argparse.Namespace, settings: Settings, engine: Engine
 ) -> tuple[AiNode, AbstractContextManager]:
     """The node, and the page that watches it where one was asked for. Ends the program where its port is taken."""
-    node = AiNode(settings, Incoming(args.incoming.absolute(), args.quiet_seconds, args.longest_wait), engine)
+    waits = (args.quiet_seconds, args.longest_wait)
+    node = AiNode(settings, Incoming(args.incoming.absolute(), *waits, ask=counter(args)), engine)
     if args.status_port is None:
         return node, nullcontext()
     from node.status_page import PageOptions, StatusPage  # here, as it brings a web server along

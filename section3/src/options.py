@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from study.process_study import Send
 from study.setup import DEFAULT_MODEL, SetupFiles
 
 ONE_ATTEMPT = Patience(pauses=())
+COUNT_SECONDS = 10
 DEADLINE = 300  # seconds for a study of a second or two: time for a slow disk, a slow archive and a busy machine
 
 
@@ -83,6 +84,12 @@ def destinations(args: argparse.Namespace, more: Iterable[Archive] = ()) -> dict
         archive = replace(_with_tls(archive, args), patience=ONE_ATTEMPT)
         found[str(archive)] = partial(send_to_archive, archive=archive)
     return found
+
+
+def counter(args: argparse.Namespace) -> Callable[[str], int] | None:
+    """How to ask the archive that the options name how much it holds of a study; it has little time to answer."""
+    archive = _archive(args)
+    return replace(archive, timeout=COUNT_SECONDS).count_instances if archive else None
 
 
 def _archive(args: argparse.Namespace) -> Archive | None:

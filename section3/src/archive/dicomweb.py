@@ -31,6 +31,7 @@ import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
+from archive.counting import COUNT, count_instances
 from archive.received import read_received, read_received_header, temporary_folder, write_received
 from archive.sending import PATIENCE, ArchiveError, Patience
 from archive.tls import SYSTEM, TlsFiles
@@ -134,6 +135,15 @@ class DicomWebArchive:
             with temporary_folder() as folder:
                 found += [read_received(write_received(content, folder / "instance.dcm")) for content in contents]
         return found
+
+    def count_instances(self, study_uid: str) -> int:
+        """See sending.Archive. By QIDO-RS of its series."""
+        fields = f"includefield=SeriesDescription&includefield={COUNT}"
+        _, content = self._request("GET", f"/studies/{study_uid}/series?{fields}", {"Accept": JSON})
+        try:
+            return count_instances([Dataset.from_json(_plain(one)) for one in _json(content)])
+        except DICOM_ERRORS as error:
+            raise ArchiveError(f"its list of series cannot be read ({type(error).__name__})") from error
 
     def fetch_study(self, study_uid: str, folder: Path, choose: Callable[[list[Path]], list[Series]]) -> list[Path]:
         """Write a study to `folder`: the headers of all instances, and the pixels of those that `choose` wants.

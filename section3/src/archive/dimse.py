@@ -14,12 +14,14 @@ from pathlib import Path
 
 from pydicom.dataset import Dataset
 
+from archive.counting import COUNT, MOST_SERIES, count_instances
 from archive.received import read_received, temporary_folder
 from archive.sending import PATIENCE, ArchiveError, Patience
 from archive.tls import TlsFiles
 
 AE_TITLE = "HIPPOAI"  # who we are to the archive
 STORE_RESPONSE = re.compile(r"Received Store Response \((.*)\)")
+FIND_RESPONSE = re.compile(r"Received Final Find Response \((.*)\)")
 GET_RESPONSE = re.compile(r"Received C-GET Response \((.*)\)")
 ERROR = re.compile(r"^[EF]: (.*?):?$", re.MULTILINE)
 HINT = f'the archive must allow {AE_TITLE} C-GET; one line in Orthanc: "DicomAlwaysAllowGet": true'
@@ -78,6 +80,18 @@ class DimseArchive:
                     raise ArchiveError(f"C-GET: {reason} ({HINT})", transient=bool(TRANSIENT.search(reason)))
                 found += [read_received(path) for path in sorted(folder.iterdir())]
         return found
+
+    def count_instances(self, study_uid: str) -> int:
+        """See sending.Archive. By C-FIND of its series."""
+        keys = ("QueryRetrieveLevel=SERIES", f"StudyInstanceUID={study_uid}", "SeriesInstanceUID", "SeriesDescription")
+        options = [part for key in (*keys, COUNT) for part in ("-k", key)]
+        with temporary_folder() as folder:
+            limits = ("--cancel", str(MOST_SERIES), "-Xlo", str(MOST_SERIES))
+            _, output = self._run("findscu", "-S", *limits, "-X", "-od", str(folder), *options)
+            final = (FIND_RESPONSE.findall(output) or ["no response"])[-1]
+            if final != "Success":
+                raise ArchiveError(f"C-FIND: {'; '.join([final, *ERROR.findall(output)])}")
+            return count_instances([read_received(path) for path in sorted(folder.iterdir())])
 
     def _run(self, program: str, *options: str, files: Sequence[str] = ()) -> tuple[int, str]:
         """Exit status and output of one of DCMTK's programs."""

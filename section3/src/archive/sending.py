@@ -76,6 +76,12 @@ class Archive(Protocol):
     def retrieve(self, sent: Sequence[Dataset]) -> list[Dataset]:
         """What the archive has of those instances. Raises ArchiveError where it does not let us look."""
 
+    def count_instances(self, study_uid: str) -> int:
+        """How many it says that it holds of a study, without what we made. Asked once.
+
+        Of a study that it does not know there are 0, or it is an ArchiveError, as everything that goes wrong.
+        """
+
 
 def send_to_archive(paths: Sequence[Path], archive: Archive) -> SendOutcome:
     """Send DICOM files, fetch them back and compare. What goes wrong is an outcome, never an exception."""

@@ -109,6 +109,7 @@ class AiNode:
                         self._stopping.set()
             finally:
                 self._stopping.set()
+                self.incoming.stop()
                 for thread in threads:
                     thread.join()
 

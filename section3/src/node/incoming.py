@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.refusal import Failure
+from node.asking import Ask, Asking
 from node.study_queue import Files, StudyQueue
 from reading.dicom_file import DICOM_ERRORS, Instance, read_instance
 from reading.dicom_series import UID_TEXT, Series, list_files
@@ -32,15 +33,17 @@ DONE, FAILED, OWN = "done", "failed", "own"
 PLACES = (DONE, FAILED, OWN)
 UNIDENTIFIED = "unidentified"  # in place of the UID, what belongs to no study
 DAY = 86400  # seconds
+PAUSE = 2  # seconds without news before an archive is asked: it may be receiving the study, too
 SHARE = 5  # of the time, one part for looking and so many for other things
 
 
 @dataclass(frozen=True)
 class Kept:
-    """What a file turned out to be, as long as it stays as it is. study_uid: None where that cannot be told."""
+    """What a file turned out to be, as long as it stays as it is. The UIDs are None where they cannot be told."""
 
     signature: list[int]
     study_uid: str | None
+    instance_uid: str | None
     ours: bool
 
 
@@ -55,11 +58,23 @@ class Group:
 
 
 class Incoming:
-    """quiet: seconds after which nothing more is expected of a study. longest: after which no more is waited for."""
+    """quiet: seconds after which nothing more is expected of a study. longest: after which no more is waited for.
 
-    def __init__(self, folder: Path, quiet: float, longest: float, clock: Callable[[], float] = time.monotonic):
+    ask: how many instances an archive holds of a study. Where it says that no more than have come, the study is not
+    waited for any longer.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        quiet: float,
+        longest: float,
+        clock: Callable[[], float] = time.monotonic,
+        ask: Ask | None = None,
+    ):
         self.folder, self.quiet, self.longest = folder, quiet, longest
         self._clock = clock
+        self._asking = Asking(ask)
         self._kept: dict[str, Kept] = {}
         self._groups: dict[tuple[str, bool], Group] = {}
         self._empty: dict[Path, float] = {}  # since when
@@ -78,7 +93,7 @@ class Incoming:
         self._look_at = self._clock() + SHARE * (self._clock() - now)
         trouble = None
         for (study_uid, ours), group in self._groups.items():
-            quiet = now - group.since >= self.quiet
+            quiet = now - group.since >= self.quiet or (not ours and self._has_all(study_uid, group, now))
             overdue = now - group.first >= self.longest
             if ours and quiet:
                 try:
@@ -89,8 +104,13 @@ class Incoming:
             elif not ours and not group.settled and (study_uid != UNIDENTIFIED or quiet or overdue):
                 group.settled = queue.observe(study_uid, group.files, quiet, self.longest, self._still)
         queue.complete_overdue(self.longest)
+        self._asking.forget_all_but({study_uid for study_uid, _ in self._groups})
         if trouble:
             raise trouble
+
+    def stop(self) -> None:
+        """Nobody is asked any more."""
+        self._asking.stop()
 
     def files_of(self, study_uid: str, files: Files) -> list[Path]:
         """All that there is of a study: what came for this round, and what was put away with earlier ones."""
@@ -128,6 +148,15 @@ class Incoming:
                 path.replace(_free_or_same(target / path.name, path))
             except FileNotFoundError:  # another node was faster
                 continue
+
+    def _has_all(self, study_uid: str, group: Group, now: float) -> bool:
+        """Whether an archive holds no more of it. Of a later round it is not asked: much was put away before."""
+        if group.settled or now - group.since < PAUSE or study_uid == UNIDENTIFIED:
+            return False
+        if any((self.folder / place / study_uid).exists() for place in (DONE, FAILED)):
+            return False
+        come = {self._kept[name].instance_uid for name in group.files} - {None}
+        return self._asking.holds_no_more(study_uid, group.since, len(come))
 
     def _look(self) -> None:
         """See what is there now, and since when it is as it is."""
@@ -185,15 +214,16 @@ class Incoming:
             del self._empty[folder]
 
 
-def _identify(path: Path) -> tuple[str | None, bool]:
-    """The StudyInstanceUID of a file, None where it cannot be told, and whether it is a result of ours."""
+def _identify(path: Path) -> tuple[str | None, str | None, bool]:
+    """The UIDs of a file's study and of itself, None where they cannot be told, and whether it is a result of ours."""
     try:
         instance = read_instance(path, digest=False)
         if not isinstance(instance, Instance) or not UID_TEXT.fullmatch(instance.text("StudyInstanceUID")):
-            return None, False
-        return instance.text("StudyInstanceUID"), is_ours(Series("", [instance]))
+            return None, None, False
+        uids = (instance.text(keyword) for keyword in ("StudyInstanceUID", "SOPInstanceUID"))
+        return *uids, is_ours(Series("", [instance]))
     except (Failure, MemoryError, *DICOM_ERRORS):
-        return None, False
+        return None, None, False
 
 
 def _signature(path: Path) -> list[int] | None:

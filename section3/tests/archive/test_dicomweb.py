@@ -736,3 +736,29 @@ def test_a_study_that_cannot_be_fetched_is_an_error(serve, tmp_path, answer, rea
     with pytest.raises(ArchiveError, match=reason):
         web(serve(answer)).fetch_study("1.2.3", tmp_path, crop_series)
     assert list_files(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"no list",
+        b"[[]]",
+        b'[{"00201209": {"vr": "IS", "Value": [0]}}]',
+        b'[{"00201209": {"vr": "IS", "Value": ["-3"]}}]',
+        b'[{"00201209": {"vr": "IS", "Value": ["99999999"]}}]',
+        b'[{"00201209": {"vr": "IS", "Value": ["many"]}}]',
+        b'[{"00201209": {"vr": "PN", "Value": [3]}}]',
+        b'[{"0020000E": {"vr": "UI", "Value": ["1.2"]}}]',
+        b"[" + b",".join([b'{"00201209": {"vr": "IS", "Value": [1]}}'] * 1001) + b"]",
+    ],
+)
+def test_a_count_that_makes_no_sense_is_none(serve, web, content):
+    server = serve((200, {"Content-Type": "application/dicom+json"}, content))
+    with pytest.raises(ArchiveError):
+        web(server).count_instances("1.2.3")
+
+
+def test_of_a_study_that_it_does_not_know_it_holds_nothing_or_does_not_say(serve, web):
+    assert web(serve((200, {"Content-Type": "application/dicom+json"}, b"[]"))).count_instances("1.2.3") == 0
+    with pytest.raises(ArchiveError, match="204"):
+        web(serve((204, {}, b""))).count_instances("1.2.3")

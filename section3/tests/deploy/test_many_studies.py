@@ -1,4 +1,4 @@
-"""Archive, router, listener and AI node together: fifty studies at once, and each piece ends badly on the way."""
+"""Archive, router, listener and AI node together: fifty studies at once while each piece ends badly, and one alone."""
 
 import os
 import signal
@@ -31,12 +31,12 @@ def studies(tmp_path, uid):
 
 @pytest.fixture
 def start_node(network) -> Callable:
-    """start_node(): an AI node of this network."""
+    """start_node(quiet): an AI node of this network that waits so many seconds for more of a study."""
     folders = ["--incoming", network.incoming, "--output-dir", network.folder / "results"]
-    archive = ["--send-to-orthanc", "--orthanc-port", network["ARCHIVE_DICOM_PORT"], "--quiet-seconds", "1"]
+    archive = ["--send-to-orthanc", "--orthanc-port", network["ARCHIVE_DICOM_PORT"]]
     lease = ["--lease-seconds", "5"]  # so long the studies of the killed one wait
     command = [ai_server.__file__, "--database", network.folder / "node.sqlite", *folders, *archive, *lease]
-    return lambda: network.start(sys.executable, *command, until="")
+    return lambda quiet=1: network.start(sys.executable, *command, "--quiet-seconds", quiet, until="")
 
 
 @pytest.fixture
@@ -97,3 +97,13 @@ def test_fifty_at_once_lose_nothing_though_each_piece_ends_badly(network, studie
         assert kept == current if one["round"] == 1 else kept > current, one
         assert instances((network.incoming / DONE / study_uid).rglob("*")) == instances(studies[study_uid].rglob("*"))
     assert set(told()) == set(studies)
+
+
+def test_a_study_of_which_the_archive_holds_no_more_is_not_waited_for(network, studies, start_node, told):
+    network.start("launch_orthanc.sh")
+    network.start("start_listener.sh")
+    start_node(quiet=3600)
+    study_uid, folder = next(iter(studies.items()))
+    _send(network, folder)
+    wait_until(lambda: (network.folder / "node.sqlite").exists() and _finished(told) == 1)
+    assert (told()[study_uid]["round"], told()[study_uid]["code"]) == (1, None)

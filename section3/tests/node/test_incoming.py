@@ -2,15 +2,17 @@
 
 import os
 import shutil
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import wait
 from pathlib import Path
 
 import pydicom
 import pytest
 
 from node import incoming as module
-from node.incoming import DONE, FAILED, OWN, UNIDENTIFIED, Incoming
-from node.study_queue import StudyQueue
+from node.incoming import DONE, FAILED, OWN, PAUSE, UNIDENTIFIED, Incoming
+from node.study_queue import Report, StudyQueue
 from phantom import StudyHeader, make_phantom, write_series
 from reading.dicom_series import list_files
 
@@ -109,6 +111,117 @@ def test_a_study_that_never_completes_is_taken_at_last(incoming, queue, clock, r
         incoming.watch(queue)
     assert clock.now >= 1000 + LONGEST
     assert state(queue, uid) == "validating"
+
+
+class Asked:
+    """An archive that answers when it is told to: with a number, or by failing."""
+
+    def __init__(self) -> None:
+        self.answers, self.questions = [], []
+        self.may_answer = threading.Event()
+        self.may_answer.set()
+
+    def __call__(self, study_uid: str) -> int:
+        self.questions.append(study_uid)
+        assert self.may_answer.wait(600)
+        if isinstance(answer := self.answers[-1], Exception):
+            raise answer
+        return answer
+
+
+@pytest.fixture
+def asked() -> Iterator[Asked]:
+    one = Asked()
+    yield one
+    one.may_answer.set()
+
+
+@pytest.fixture
+def asking(folder, clock, asked) -> Iterator[Incoming]:
+    """A folder beside an archive that can be asked."""
+    one = Incoming(folder, QUIET, LONGEST, clock, asked)
+    yield one
+    one.stop()
+
+
+def answered(asking, queue, clock, seconds=PAUSE) -> None:
+    """After so many seconds without news the question was put and answered."""
+    asking.watch(queue)
+    clock.wait(seconds)
+    asking.watch(queue)
+    for _, answer in asking._asking._questions.values():
+        wait([answer])
+    asking.watch(queue)
+
+
+def test_a_study_of_which_the_archive_holds_no_more_is_not_waited_for(asking, asked, queue, clock, receive):
+    asked.answers = [6]
+    uid = receive()
+    asking.watch(queue)
+    clock.wait(PAUSE / 2)
+    asking.watch(queue)
+    assert asked.questions == [] and claims(queue) == {}
+    answered(asking, queue, clock)
+    assert asked.questions == [uid] and claims(queue) == {uid: 6}
+
+
+@pytest.mark.parametrize("answer", [7, 0, ValueError("it makes no sense")])
+def test_a_study_of_which_it_holds_more_or_nothing_or_does_not_say_is(asking, asked, queue, clock, receive, answer):
+    asked.answers = [answer]
+    uid = receive()
+    answered(asking, queue, clock)
+    answered(asking, queue, clock, QUIET - PAUSE - 1)
+    assert asked.questions == [uid] and claims(queue) == {}  # one question for one pause
+    clock.wait(1)
+    asking.watch(queue)
+    assert claims(queue) == {uid: 6}
+
+
+def test_it_is_asked_again_when_more_has_come(asking, asked, queue, clock, receive):
+    asked.answers = [6]
+    uid = receive(last=4)
+    answered(asking, queue, clock)
+    assert claims(queue) == {}
+    receive(first=4)
+    answered(asking, queue, clock)
+    assert asked.questions == [uid, uid] and claims(queue) == {uid: 6}
+
+
+def test_an_archive_that_does_not_answer_holds_up_nobody(asking, asked, queue, clock, receive):
+    asked.answers = [6]
+    asked.may_answer.clear()
+    uids = {receive(seed=seed, name=f"st{seed}") for seed in (1, 2)}
+    asking.watch(queue)
+    clock.wait(PAUSE)
+    asking.watch(queue)
+    assert claims(queue) == {}
+    clock.wait(QUIET)
+    asking.watch(queue)
+    assert set(claims(queue)) == uids
+
+
+def test_the_same_slice_twice_is_not_two(asking, asked, queue, clock, receive, folder):
+    asked.answers = [6]
+    receive(last=5)
+    first = list_files(folder)[0]
+    shutil.copy(first, first.with_name("again"))
+    answered(asking, queue, clock)
+    assert claims(queue) == {}
+
+
+def test_of_a_later_round_it_is_not_asked(asking, asked, queue, clock, receive):
+    asked.answers = [3]
+    uid = receive(last=3)
+    answered(asking, queue, clock)
+    claim = queue.claim(1000)
+    queue.reported(claim, Report(DONE))
+    asking.put_away(uid, claim.files, True)
+    receive(first=3)
+    answered(asking, queue, clock)
+    assert asked.questions == [uid] and claims(queue) == {}
+    clock.wait(QUIET)
+    asking.watch(queue)
+    assert set(claims(queue)) == {uid}
 
 
 def test_it_does_not_hold_up_others(incoming, queue, clock, receive, folder):

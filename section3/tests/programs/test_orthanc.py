@@ -16,7 +16,7 @@ import pytest
 
 from archive.dicomweb import DicomWebArchive
 from archive.dimse import DimseArchive
-from archive.sending import send_to_archive
+from archive.sending import ArchiveError, send_to_archive
 from inference_dcm import main
 from phantom import write_study
 from reading.dicom_series import list_files
@@ -139,6 +139,25 @@ def test_an_archive_that_keeps_something_else_is_found_out(archives, kind, resul
     outcome = send_to_archive(results, archives[kind])
     assert (outcome.sent, outcome.stored) == (True, False)
     assert "AccessionNumber" in outcome.detail and "other" not in outcome.detail
+
+
+@pytest.mark.parametrize("kind", ["dicomweb", "dimse"])
+def test_it_tells_how_much_it_holds_of_a_study_and_our_results_do_not_count(archives, kind, make_study, results, edit):
+    files = list_files(make_study())
+    assert archives[kind].count_instances("1.2.3") == 0
+    study_uid = pydicom.dcmread(files[0]).StudyInstanceUID
+    edit(results, lambda dataset: setattr(dataset, "StudyInstanceUID", study_uid))
+    for sent, count in ((files[:5], 5), (files, len(files)), (results, len(files))):
+        assert send_to_archive(sent, archives["dimse"]).stored
+        assert archives[kind].count_instances(study_uid) == count
+
+
+@pytest.mark.parametrize("kind", ["dicomweb", "dimse"])
+def test_who_may_not_ask_is_told(orthanc, archives, kind, monkeypatch):
+    monkeypatch.setenv("DICOMWEB_PASSWORD", "wrong")
+    archives["dimse"] = DimseArchive(LOCALHOST, orthanc.dicom_port, "WRONG")
+    with pytest.raises(ArchiveError, match=r"401|Rejected"):
+        archives[kind].count_instances("1.2.3")
 
 
 def test_a_wrong_password_is_a_failure(orthanc, archives, results, monkeypatch):
