@@ -41,7 +41,6 @@ from node.study_worker import StudyTask, load_setup, proven_result
 from reading.dicom_series import read_study
 from study.process_study import process_single_study
 from study.setup import SetupFiles
-from study.study_outputs import write_outputs
 from study.study_result import StudyResult
 
 LOST = "lost"  # in place of a state: another works on the study now
@@ -120,13 +119,8 @@ def _work(one: ClaimedStudy, queue: StudyQueue) -> StudyResult:
         setup = load_setup(task.setup_files, task.setup_digest, task.threads)
     except Stop as stop:
         return StudyResult().stopped(stop)
-
-    def write(*arguments: object) -> list[dict]:
-        enter(REPORTING)
-        return write_outputs(*arguments)
-
     setup = replace(setup, agent=_ToldAgent(setup.agent, partial(enter, INFERRING)))
-    return process_single_study(task.files, setup, task.output_dir, write=write)
+    return process_single_study(task.files, setup, task.output_dir, before_writing=partial(enter, REPORTING))
 
 
 def _conclude(result: StudyResult, one: ClaimedStudy, queue: StudyQueue) -> str:

@@ -51,12 +51,14 @@ def process_single_study(
     series_uid: str | None = None,
     send: Send | None = None,
     write: Callable[..., list[dict]] = write_outputs,
+    before_writing: Callable[[], None] = lambda: None,
 ) -> StudyResult:
     """From the files of one study to its outputs in `output_dir`. What goes wrong is told by result.json.
 
     Without `output_dir` they go to a folder of the study's name in section3/out. `series_uid` narrows the choice of the
     series. What an earlier run left in the folder under the same names is replaced, or removed when there is no
-    result now; where the disk takes nothing new, it stays. Raises NoSuchSeriesError, with nothing written.
+    result now; where the disk takes nothing new, it stays. Raises NoSuchSeriesError, with nothing written, and whatever
+    `before_writing` raises.
     """
     stopwatch, result = Stopwatch(), StudyResult.begun(setup)
     try:
@@ -71,8 +73,10 @@ def process_single_study(
         raise
     except Exception as error:  # noqa: BLE001  a fault of ours in one study must not stop the others
         result = replace(result.stopped(_as_stop(error)), seconds=stopwatch.seconds)
+        before_writing()
         return write_result(result, _output_path(result, output_dir))
     path = _output_path(result, output_dir)
+    before_writing()
     try:
         with only_run_in(path) as folder:
             try:

@@ -12,6 +12,7 @@ import numpy as np
 import pydicom
 import pytest
 
+from common.refusal import Failure
 from node import claimed_study, incoming
 from node.ai_node import FORGET_PAUSE
 from node.claimed_study import LOST, ClaimedStudy, work_on_claim
@@ -20,6 +21,7 @@ from node.incoming import DONE, FAILED, OWN, UNIDENTIFIED, Incoming
 from node.study_queue import ClaimLost, StudyQueue
 from phantom import write_study
 from reading.dicom_series import list_files
+from study import process_study
 from study.study_result import read_result
 
 QUIET, LEASE = 30, 60
@@ -421,7 +423,25 @@ def test_a_worker_that_loses_its_claim_with_all_ready_to_be_written_writes_nothi
 
     monkeypatch.setattr(StudyQueue, "enter", late)
     assert work_on_claim(lost) == LOST
-    assert list_files(bench.settings.output_dir / uid) == []
+    assert not (bench.settings.output_dir / uid).exists()
+
+
+def test_a_worker_that_was_frozen_while_it_worked_writes_no_failure(bench, arrive, monkeypatch):
+    """Meanwhile another finished the study and put its files away, so that they cannot be read any more."""
+    uid, lost = _claimed(bench, arrive)
+    written = {}
+
+    def frozen(*_):
+        monkeypatch.undo()
+        bench.clock.wait(LEASE)
+        bench.step(3)
+        written.update({path: path.read_bytes() for path in list_files(bench.settings.output_dir / uid)})
+        raise Failure("cannot-read", "the files are gone")
+
+    monkeypatch.setattr(process_study, "measure_study", frozen)
+    assert work_on_claim(lost) == LOST
+    assert bench.state(uid) == "done" and written
+    assert {path: path.read_bytes() for path in list_files(bench.settings.output_dir / uid)} == written
 
 
 def _claimed(bench, arrive) -> tuple[str, ClaimedStudy]:
