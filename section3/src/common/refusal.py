@@ -123,6 +123,12 @@ CODES = {
             "two slices lie at the same position",
             "Make the crop anew: one slice at each position.",
         ),
+        Code(
+            "geometry-conflict",
+            REFUSED,
+            "the header says twice where the voxels lie, and not the same",
+            "Find out which of the two is right, and write the image with that one alone.",
+        ),
         Code("geometry-gap", REFUSED, "a slice is missing between two others", "Send the series again, whole."),
         Code(
             "geometry-uneven",

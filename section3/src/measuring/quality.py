@@ -30,7 +30,7 @@ def assess_spacing(spacing: Iterable[float]) -> Check:
         "voxel_size", "The widest side of the series' voxels", "mm", too_high="volumes may come out too small"
     )
     usual = Range(warn=(None, COARSE), fail=(None, None), source="measured on resampled crops: benchmarks/geometry.py")
-    return _check(measure, round(max(spacing), 3), usual)
+    return check_of(measure, round(max(spacing), 3), usual)
 
 
 def assess_slices(voxels: np.ndarray) -> list[Check]:
@@ -43,8 +43,8 @@ def assess_slices(voxels: np.ndarray) -> list[Check]:
     blank = Measure("blank_edges", "The number of sides without an image", too_high="an edge of the crop is masked")
     by_meaning = "by its meaning; in the crops of training it is .05 or more"
     return [
-        _check(alike, float(measure_slices(voxels)), Range(warn=(0, None), fail=(0, None), source=by_meaning)),
-        _check(
+        check_of(alike, float(measure_slices(voxels)), Range(warn=(0, None), fail=(0, None), source=by_meaning)),
+        check_of(
             blank, float(count_blank_sides(voxels)), Range(warn=(None, 0), fail=(None, None), source="by its meaning")
         ),
     ]
@@ -103,10 +103,11 @@ def is_cut(checks: Iterable[Check]) -> bool:
 
 
 def _checks(measures: Iterable[Measure], values: Mapping[str, float], limits: Limits) -> list[Check]:
-    return [_check(measure, float(values[measure.name]), limits.ranges[measure.name]) for measure in measures]
+    return [check_of(measure, float(values[measure.name]), limits.ranges[measure.name]) for measure in measures]
 
 
-def _check(measure: Measure, value: float, usual: Range) -> Check:
+def check_of(measure: Measure, value: float, usual: Range) -> Check:
+    """Of one value, with its sentence."""
     result = usual.verdict(value)
     if not np.isfinite(value):
         sentence = f"{measure.subject} cannot be measured."

@@ -14,7 +14,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as onnxruntime_errors
 
 from common.refusal import Failure
 
-_LOAD_ERRORS = (
+LOAD_ERRORS = (
     onnxruntime_errors.Fail,
     onnxruntime_errors.InvalidArgument,
     onnxruntime_errors.InvalidGraph,
@@ -45,7 +45,7 @@ class UNetInferenceAgent:
             self._session = onnxruntime.InferenceSession(content, session_options(threads), ["CPUExecutionProvider"])
         except OSError as error:
             raise Failure("bad-model", f"model {model_path} cannot be read: {error.strerror}") from error
-        except _LOAD_ERRORS as error:
+        except LOAD_ERRORS as error:
             raise Failure("bad-model", f"{model_path} is no ONNX model; expected the exported model.onnx") from error
         self.card = self._checked_card(model_path)
         self.identity = {

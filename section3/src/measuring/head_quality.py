@@ -1,0 +1,92 @@
+"""May the number of a hippocampus of a whole head be shown? First for the head, then for each side.
+
+The limits were fitted on heads at hand: section2/out/heads.md has their values, head by head, and what they refuse.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from common.verdicts import Check
+from measuring.hippocrop import Place
+from measuring.quality import check_of
+from measuring.quality_catalogue import OUTPUT_MEASURES, Measure
+from measuring.quality_limits import Range
+from measuring.quality_measures import measure_output
+
+FITTED = "heads of several scanners: section2/out/heads.md"
+NO_HEAD = "this is no head of an adult, or a part of one"
+
+HEAD_CHECKS = (
+    (
+        Measure("voxel_size", "The widest side of the voxels", "mm", too_high="volumes come out too small"),
+        Range((None, 1.2), (None, 1.5), "heads made coarser: section2/out/heads.md"),
+    ),
+    (
+        Measure("brain", "The volume of the brain that is seen", "ml", too_low=NO_HEAD, too_high=NO_HEAD),
+        Range((800, 1900), (600, 2200), FITTED),
+    ),
+    (
+        Measure("residual", "The distance of the brain's points from a template's", "mm", too_high=NO_HEAD),
+        Range((None, 2.6), (None, 3.0), FITTED),
+    ),
+    (
+        Measure(
+            "size", "The size of the template for this head, along the axis that differs most", "", NO_HEAD, NO_HEAD
+        ),
+        Range((0.85, 1.2), (0.78, 1.28), FITTED),
+    ),
+    (
+        Measure("apart", "The distance of a hippocampus from its usual place", "mm", too_high=NO_HEAD),
+        Range((None, 9), (None, 14), FITTED),
+    ),
+    (
+        Measure(
+            "turned", "The angle by which the head is turned", "degrees", too_high="the head does not lie straight"
+        ),
+        Range((None, 35), (None, 50), "by what the localiser was trained on"),
+    ),
+)
+SIDE_RANGES = {
+    "total": Range((1200, 6000), (900, 7000), "by what hippocampi of adults measure"),
+    "margin": Range((2, None), (1, None), "by its meaning"),
+    "one_piece": Range((0.95, None), (0.85, None), FITTED),
+    "confidence": Range((0.935, None), (0.922, None), FITTED),
+    "doubt": Range((None, 0.14), (None, 0.17), FITTED),
+}
+HANDED = Measure(
+    "handedness",
+    "The confidence of the model less the one in the mirror image",
+    too_low="the hippocampus looks like one of the other side",
+)
+
+
+def head_values(place: Place, spacing: tuple[float, float, float]) -> dict[str, float]:
+    """What HEAD_CHECKS are about, by name."""
+    scales = place.scales
+    return {
+        "voxel_size": round(max(spacing), 3),
+        "brain": place.brain_ml,
+        "residual": place.residual,
+        "size": float(scales[np.abs(np.log(scales)).argmax()]),
+        "apart": place.apart,
+        "turned": place.tilt,
+    }
+
+
+def assess_head(place: Place, spacing: tuple[float, float, float]) -> list[Check]:
+    """Is it the head of an adult, whole, finely enough scanned, and nearly upright?"""
+    values = head_values(place, spacing)
+    return [check_of(measure, values[measure.name], usual) for measure, usual in HEAD_CHECKS]
+
+
+def assess_side(probabilities: np.ndarray, mirrored: np.ndarray) -> list[Check]:
+    """Can the answer [3, X, Y, Z] be a hippocampus, of this side? mirrored: the answer to the crop's mirror image."""
+    values, other = measure_output(probabilities), measure_output(mirrored)
+    checks = [
+        check_of(measure, float(values[measure.name]), SIDE_RANGES[measure.name])
+        for measure in OUTPUT_MEASURES
+        if measure.name in SIDE_RANGES
+    ]
+    difference = float(values["confidence"] - np.nan_to_num(other["confidence"]))
+    return [*checks, check_of(HANDED, difference, Range((0, None), (0, None), "by its meaning"))]

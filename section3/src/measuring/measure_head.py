@@ -1,0 +1,89 @@
+"""A whole head to the measurement of both its hippocampi."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from common.refusal import Refusal
+from common.stopwatch import Stopwatch
+from common.structures import PARTS
+from common.verdicts import Check, failed
+from common.volume import Grid, Volume
+from measuring.head_quality import assess_head, assess_side
+from measuring.hippocrop import SIDES, Localiser, Place, box_around, crop_grid
+from measuring.measure_crop import get_predicted_volumes
+from measuring.measurement import Hippocampus
+from measuring.resampling import resampled, to_source_grid, without_short_waves
+from measuring.unet_inference_agent import UNetInferenceAgent
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredHead:
+    """What was found in a head.
+
+    place: where it lies. checks: of the head as a whole. hippocampi: left and right, on the boxes of the head's own
+    grid that hold them. boxes: where in the head these are. refusal: why there is no number at all; then there are
+    none. No volume has an interval: that of the model was calibrated on crops of one centre.
+    """
+
+    place: Place
+    checks: tuple[Check, ...]
+    hippocampi: tuple[Hippocampus, ...] = ()
+    boxes: tuple[tuple[slice, ...], ...] = ()
+    refusal: Refusal | None = None
+
+
+def measure_head(head: Volume, localiser: Localiser, agent: UNetInferenceAgent, stopwatch: Stopwatch) -> MeasuredHead:
+    """Raises Refusal: nothing-found, where the localiser sees no brain."""
+    with stopwatch.timed("localise"):
+        place = localiser.find(head)
+    checks = assess_head(place, head.grid.spacing)
+    if bad := failed(checks):
+        return MeasuredHead(place, tuple(checks), refusal=Refusal("unfit-input", bad[0].sentence))
+    with stopwatch.timed("model"):
+        sides = [_measure_side(head, place, side, agent) for side in SIDES]
+    hippocampi, boxes = zip(*sides, strict=True)
+    return MeasuredHead(place, tuple(checks), hippocampi, boxes)
+
+
+def _measure_side(
+    head: Volume, place: Place, side: str, agent: UNetInferenceAgent
+) -> tuple[Hippocampus, tuple[slice, ...]]:
+    grid = crop_grid(place, side)
+    own, box = box_around(grid, head.grid)
+    around = Volume(head.voxels[box], own)
+    crop = _cut(around, grid)
+    probabilities = _in_one_piece(agent.single_volume_inference(crop))
+    mirrored = agent.single_volume_inference(crop[::-1])
+    checks = tuple(assess_side(probabilities, mirrored))
+    labels = to_source_grid(probabilities, grid, own)
+    if not all((labels == part.labels[0]).any() for part in PARTS):
+        nothing = Refusal("nothing-found", "the model finds no hippocampus with both parts")
+        return Hippocampus(own, checks, refusal=nothing, side=side), box
+    if bad := failed(checks):
+        code = "structure-cut" if bad[0].name == "margin" else "implausible-result"
+        return Hippocampus(own, checks, refusal=Refusal(code, bad[0].sentence), cause=bad[0], side=side), box
+    return Hippocampus(own, checks, labels, get_predicted_volumes(labels, own), side=side), box
+
+
+def _cut(around: Volume, grid: Grid) -> np.ndarray:
+    """The crop's voxels; where the image is finer, without what the crop's grid cannot hold."""
+    fine = max(around.grid.spacing) < 0.95
+    voxels = without_short_waves(around) if fine else around.voxels
+    return resampled(voxels, grid.indices_to(around.grid), grid.shape)
+
+
+def _in_one_piece(probabilities: np.ndarray) -> np.ndarray:
+    """Without what does not hang together with the largest piece: in a wide crop it is another structure."""
+    from scipy import ndimage
+
+    pieces, count = ndimage.label(probabilities.argmax(axis=0))
+    if count < 2:
+        return probabilities
+    sizes = np.bincount(pieces.ravel())
+    others = (pieces > 0) & (pieces != 1 + sizes[1:].argmax())
+    kept = probabilities.copy()
+    kept[:, others] = np.array([1, 0, 0], probabilities.dtype)[:, None]
+    return kept

@@ -1,0 +1,184 @@
+"""The page of a whole head: both hippocampi, how large they are, and where in the head they were found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from PIL import Image
+
+from common.structures import PARTS, WHOLE
+from common.verdicts import not_passed
+from common.volume import Grid, Volume
+from measuring.hippocrop import LEFT, SIDES
+from measuring.measure_head import MeasuredHead
+from measuring.measurement import Hippocampus
+from pages.canvas import (
+    BRIGHT,
+    COLUMN,
+    FOOTER,
+    GUTTER,
+    HALF,
+    MARGIN,
+    MUTED,
+    NORMAL,
+    VIEWS,
+    WARNING,
+    Page,
+    drawable,
+    fit,
+)
+from pages.views import AXIAL, CORONAL, SAGITTAL, View, annotate, middle_slice, render, window, zoom_to
+from pages.views import display_plane as display
+
+SIDE_COLOURS = {"left": "#7FD1AE", "right": "#D39BE8"}  # of the boxes in the small pictures, and of nothing else
+PICTURE = 262  # pixels: the largest side of a picture of a hippocampus
+HEAD_PICTURE = 196
+ROW = 312  # from one row of pictures to the next
+PUBLISHED = "Of healthy people nine in ten differ by less than 8.5 % (FreeSurfer) or 17.9 % (FIRST): other programs."
+NOT_FOR = (
+    "Contours and volumes were made by a program and nobody has checked them. Not for treatment, nor for following a "
+    "patient over time.",
+    "Left and right are those of the image's header. Nothing here compares the volumes with other people's.",
+)
+
+
+def create_head_page(
+    head: Volume, measured: MeasuredHead | None, name: str, model: Mapping[str, str], reason: str = ""
+) -> Image.Image:
+    """Draw the page, an RGB image of 1400 x 1000 pixels.
+
+    measured: None where nothing was found in the image. name: of the image. reason: why there is no number at all.
+    """
+    page = Page()
+    page.heading("Hippocampus volumes")
+    y = page.field(MARGIN, 148, "Image", name, COLUMN, range(20, 11, -1), lines=2)
+    voxels, mm = " x ".join(map(str, head.grid.shape)), " x ".join(f"{side:.3g}" for side in head.grid.spacing)
+    page.text(MARGIN, y + 22, f"{voxels} voxels of {mm} mm", 14, NORMAL)
+    y = page.rule(y + 22)
+    hippocampi = measured.hippocampi if measured else ()
+    if reason:
+        page.text(MARGIN, y, "No volumes", 28, BRIGHT)
+        _say(page, reason, y + 10, 8)
+    else:
+        y = _figures(page, hippocampi, y)
+        y = _asymmetry(page, hippocampi, y + 44)
+        _care(page, measured, y)
+    _model(page, model)
+    _head_pictures(page, head, measured)
+    for number, (one, box) in enumerate(zip(hippocampi, measured.boxes if measured else (), strict=True)):
+        _pictures(page, head.voxels[box], one, VIEWS[1] + GUTTER[1] + ROW * (number + 0.78))
+    page.footer(NOT_FOR)
+    return page.image
+
+
+def _figures(page: Page, hippocampi: tuple[Hippocampus, ...], y: float) -> float:
+    """The volumes of both sides, one beside the other; the last baseline."""
+    for x, one in zip((MARGIN, MARGIN + HALF), hippocampi, strict=True):
+        page.text(x, y, f"{one.side.capitalize()}, total", 16, MUTED)
+        if one.volumes_mm3 is None:
+            page.text(x, y + 44, "no number", 28, WARNING)
+            continue
+        page.text_mm3(x - 2, y + 48, one.volumes_mm3[WHOLE.key], 46, BRIGHT)
+        for line, part in enumerate(PARTS):
+            page.text(x, y + 88 + 58 * line, part.key.capitalize(), 15, MUTED)
+            page.text_mm3(x, y + 88 + 58 * line + 30, one.volumes_mm3[part.key], 27, part.colour)
+    return y + 176
+
+
+def _asymmetry(page: Page, hippocampi: tuple[Hippocampus, ...], y: float) -> float:
+    volumes = {one.side: one.volumes_mm3[WHOLE.key] for one in hippocampi if one.volumes_mm3}
+    if len(volumes) < 2:
+        return y
+    low, high = sorted(volumes.values())
+    smaller = min(volumes, key=volumes.get)
+    page.text(MARGIN, y, f"The {smaller} one is {100 * (high - low) / high:.1f} % smaller.", 17, BRIGHT)
+    lines, size = fit(PUBLISHED, range(13, 10, -1), COLUMN, 3)
+    for number, line in enumerate(lines):
+        page.text(MARGIN, y + 22 + 17 * number, line, size, NORMAL)
+    return y + 22 + 17 * len(lines)
+
+
+def _care(page: Page, measured: MeasuredHead, y: float) -> None:
+    """Why a side has no number, and what to be careful of."""
+    told = [f"No number of the {one.side} one. {one.refusal.reason}" for one in measured.hippocampi if one.refusal]
+    warned = [(None, check) for check in not_passed(measured.checks)]
+    warned += [(one.side, check) for one in measured.hippocampi if not one.refusal for check in not_passed(one.checks)]
+    told += [f"With care{f' ({side})' if side else ''}: {check.sentence}" for side, check in warned]
+    for text in told[:3]:
+        y = _say(page, text, y, 4) + 6
+
+
+def _say(page: Page, text: str, y: float, most: int) -> float:
+    lines, size = fit(drawable(text), range(15, 11, -1), COLUMN - 14, most)
+    top, y = y + 12, y + 12
+    for line in lines:
+        y += round(size * 1.3)
+        page.text(MARGIN + 14, y, line, size, WARNING)
+    page.draw.line((MARGIN + 2, top + 4, MARGIN + 2, y + 3), WARNING, 3)
+    return y
+
+
+def _model(page: Page, model: Mapping[str, str]) -> None:
+    page.text(MARGIN, FOOTER - 40, "Model", 14, MUTED)
+    page.text(MARGIN, FOOTER - 20, f"{model['name']} {model['version']} ({model['sha256'][:12]})", 15, NORMAL)
+
+
+def _pictures(page: Page, voxels: np.ndarray, one: Hippocampus, top: float) -> None:
+    """Three planes through one hippocampus, at one scale; without contours where it has no number."""
+    grid = one.grid
+    labels = one.labels if one.labels is not None else np.zeros(grid.shape, np.uint8)
+    grey = window(voxels)
+    zoom = PICTURE / max(grid.extent)
+    width = (VIEWS[2] - VIEWS[0]) / 3
+    title = f"{one.side.capitalize()}"
+    for number, (name, axis) in enumerate((("coronal", CORONAL), ("sagittal", SAGITTAL), ("axial", AXIAL))):
+        view = View(f"{title}, {name}", axis, middle_slice(labels > 0, axis))
+        size = tuple(round(side * zoom) for side in _size_mm(grid, axis))
+        left = int(VIEWS[0] + GUTTER[0] + number * width)
+        page.image.paste(render(view, grey, labels, size), (left, int(top)))
+        _annotate(page, view, left, int(top), *size)
+
+
+def _size_mm(grid: Grid, axis: int) -> tuple[float, float]:
+    return tuple(grid.extent[other] for other in range(3) if other != axis)
+
+
+def _head_pictures(page: Page, head: Volume, measured: MeasuredHead | None) -> None:
+    """The whole head in three planes, with the two boxes in which the hippocampi were looked for."""
+    boxes = dict(zip(SIDES, measured.boxes, strict=True)) if measured and measured.boxes else {}
+    middle = boxes.get(LEFT) or tuple(slice(0, size) for size in head.grid.shape)
+    zoom = HEAD_PICTURE / max(head.grid.extent)
+    width = (VIEWS[2] - VIEWS[0]) / 3
+    grey = window(head.voxels)
+    for number, (name, axis) in enumerate((("Coronal", CORONAL), ("Sagittal", SAGITTAL), ("Axial", AXIAL))):
+        view = View(
+            f"{name}, where they were found" if boxes else name, axis, (middle[axis].start + middle[axis].stop) // 2
+        )
+        size = tuple(max(1, round(side * zoom)) for side in _size_mm(head.grid, axis))
+        left, top = int(VIEWS[0] + GUTTER[0] + number * width), VIEWS[1] + GUTTER[1] - 20
+        plane = zoom_to(display(grey, view), size, Image.Resampling.BICUBIC)
+        page.image.paste(Image.fromarray(plane).convert("RGB"), (left, top))
+        for side, box in boxes.items():
+            _box(page, box, head, axis, (left, top, *size), SIDE_COLOURS[side])
+        _annotate(page, view, left, top, *size)
+    for x, side in zip((0, 70), boxes, strict=False):
+        page.text(VIEWS[2] - 130 + x, VIEWS[1] + GUTTER[1] + HEAD_PICTURE, side, 15, SIDE_COLOURS[side])
+
+
+def _box(
+    page: Page, box: tuple[slice, ...], head: Volume, axis: int, place: tuple[int, int, int, int], colour: str
+) -> None:
+    left, top, width, height = place
+    across, up = (other for other in range(3) if other != axis)
+    xs = [left + width * (1 - end / head.grid.shape[across]) for end in (box[across].stop, box[across].start)]
+    ys = [top + height * (1 - end / head.grid.shape[up]) for end in (box[up].stop, box[up].start)]
+    page.draw.rectangle((xs[0], ys[0], xs[1], ys[1]), None, colour, 2)
+
+
+def _annotate(page: Page, view: View, left: int, top: int, width: int, height: int) -> None:
+    """A head says which side is which: right is shown at the left."""
+    annotate(page, view, left, top, width, height)
+    if view.axis != SAGITTAL:
+        for x, letter in ((left + 7, "R"), (left + width - 7, "L")):
+            page.text(x, top + height + 13, letter, 15, MUTED, "mm")

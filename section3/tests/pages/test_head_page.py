@@ -1,0 +1,90 @@
+"""The page of a head: whatever was found of it is said, and nothing is drawn outside."""
+
+import numpy as np
+import pytest
+
+from common.refusal import Refusal
+from common.verdicts import WARN, Check
+from common.volume import Grid, Volume
+from measuring.hippocrop import LEFT, RIGHT, Place
+from measuring.measure_head import MeasuredHead
+from measuring.measurement import Hippocampus
+from pages.canvas import SIZE
+from pages.head_page import create_head_page
+
+MODEL = {"name": "hippovolume", "version": "1", "sha256": "0" * 64}
+PLACE = Place(np.eye(4), {LEFT: np.zeros(3), RIGHT: np.zeros(3)}, 1.0, 1300, 2.0)
+BOXES = ((slice(2, 12), slice(8, 24), slice(6, 14)), (slice(18, 28), slice(8, 24), slice(6, 14)))
+
+
+@pytest.fixture
+def head() -> Volume:
+    voxels = np.random.default_rng(0).random((30, 36, 28)).astype(np.float32)
+    return Volume(voxels, Grid(voxels.shape, np.diag([5.0, 5, 5, 1])))
+
+
+@pytest.fixture
+def side(head):
+    """side(name, ...): a hippocampus on its box, with volumes or a reason."""
+
+    def make(name: str, volume: float | None, checks: tuple[Check, ...] = ()) -> Hippocampus:
+        box = BOXES[(LEFT, RIGHT).index(name)]
+        shape = tuple(one.stop - one.start for one in box)
+        if volume is None:
+            refusal = Refusal("implausible-result", "The model is unusually unsure.")
+            return Hippocampus(Grid(shape, head.grid.affine), checks, refusal=refusal, side=name)
+        labels = np.zeros(shape, np.uint8)
+        labels[2:6, 8:12, 2:6], labels[2:6, 4:8, 2:6] = 1, 2
+        volumes = {"anterior": volume * 0.55, "posterior": volume * 0.45, "total": volume}
+        return Hippocampus(Grid(shape, head.grid.affine), checks, labels, volumes, side=name)
+
+    return make
+
+
+def said(monkeypatch, *arguments) -> list[str]:
+    """The texts that are drawn on the page."""
+    from pages import canvas
+
+    texts = []
+    draw = canvas.Page.text
+
+    def text(page, x, y, words, *more, **named):
+        texts.append(words)
+        assert 0 <= x < SIZE[0] and 0 < y < SIZE[1], words
+        return draw(page, x, y, words, *more, **named)
+
+    monkeypatch.setattr(canvas.Page, "text", text)
+    assert create_head_page(*arguments).size == SIZE
+    return texts
+
+
+def test_both_sides_and_their_difference_are_told(monkeypatch, head, side):
+    measured = MeasuredHead(PLACE, (), (side(LEFT, 3000), side(RIGHT, 3200)), BOXES)
+    texts = said(monkeypatch, head, measured, "subject.nii.gz", MODEL)
+    for words in ("3000", "3200", "1650", "1440", "subject.nii.gz", "Left, total", "Right, coronal"):
+        assert words in texts
+    assert "The left one is 6.2 % smaller." in texts  # of the larger
+    assert any("Research use only" in words for words in texts)
+    assert (texts.count("R"), texts.count("L")) == (6, 6)  # of each coronal and axial picture
+
+
+def test_of_a_side_without_a_number_the_reason_is_told_and_no_difference(monkeypatch, head, side):
+    measured = MeasuredHead(PLACE, (), (side(LEFT, 3000), side(RIGHT, None)), BOXES)
+    texts = said(monkeypatch, head, measured, "subject.nii.gz", MODEL)
+    assert "no number" in texts and "3000" in texts
+    assert not any("smaller" in words for words in texts)
+    assert any("No number of the right one." in words for words in texts)
+
+
+def test_what_calls_for_care_is_told_with_its_side(monkeypatch, head, side):
+    check = Check("margin", 1.0, "at least 1", "", WARN, "A part may be cut off.")
+    measured = MeasuredHead(PLACE, (check,), (side(LEFT, 3000, (check,)), side(RIGHT, 3000)), BOXES)
+    texts = " ".join(said(monkeypatch, head, measured, "subject.nii.gz", MODEL))
+    assert "With care: A part may be cut off." in texts and "With care (left): A part may be cut off." in texts
+
+
+@pytest.mark.parametrize("found", [None, MeasuredHead(PLACE, (), refusal=Refusal("unfit-input", "No head."))])
+def test_a_head_without_any_number_has_a_page_that_says_why(monkeypatch, head, found):
+    texts = said(monkeypatch, head, found, "x" * 300 + ".nii.gz", MODEL, "No head of an adult. " * 20)
+    assert "No volumes" in texts and any("No head of an adult." in words for words in texts)
+    assert not any(words.isdigit() for words in texts)
