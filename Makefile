@@ -7,12 +7,12 @@ BIN := .venv/bin
 CLINIC := .venv-clinic/bin
 DATA := $(or $(HIPPO_DATA),data)
 
-.PHONY: help demo hospital test quick fuzz eda have-data train models constraints clean
+.PHONY: help demo demo-head hospital test quick fuzz eda have-data train models constraints clean
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # first look for data, then install
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
 
 demo: .venv-clinic/ready  ## a DICOM study in, its hippocampus volumes and report out (no torch; a minute)
 	@study="$$(ls -d $(DATA)/TestVolumes/*/ 2>/dev/null | head -n 1)"; \
@@ -22,6 +22,10 @@ demo: .venv-clinic/ready  ## a DICOM study in, its hippocampus volumes and repor
 	fi; \
 	echo "Measuring $$study"; \
 	$(CLINIC)/python section3/src/inference_dcm.py "$$study" --output-dir section3/out/demo
+
+demo-head: .venv-clinic/ready  ## a head as NIfTI in, the volumes of both hippocampi and a page out (no torch; a minute)
+	$(CLINIC)/python section3/src/measure_nifti.py data/demo_head.nii.gz --out section3/out/demo_head
+	@echo "The page: section3/out/demo_head/demo_head.png. The head is a painted one: nobody's."
 
 hospital: .venv-clinic/ready  ## the clinic's network here: archive, listener, AI node, viewer; sends a study and says where to look
 	@HIPPO_PYTHON="$(abspath $(CLINIC)/python)" section3/src/deploy_scripts/hospital.sh

@@ -18,6 +18,8 @@ from measuring.measurement import Hippocampus
 from measuring.resampling import resampled, to_source_grid, without_short_waves
 from measuring.unet_inference_agent import UNetInferenceAgent
 
+FINE = 0.95  # mm
+
 
 @dataclass(frozen=True, eq=False)
 class MeasuredHead:
@@ -53,8 +55,7 @@ def _measure_side(
 ) -> tuple[Hippocampus, tuple[slice, ...]]:
     grid = crop_grid(place, side)
     own, box = box_around(grid, head.grid)
-    around = Volume(head.voxels[box], own)
-    crop = _cut(around, grid)
+    crop = cut(head, grid)
     probabilities = _in_one_piece(agent.single_volume_inference(crop))
     mirrored = agent.single_volume_inference(crop[::-1])
     checks = tuple(assess_side(probabilities, mirrored))
@@ -68,11 +69,12 @@ def _measure_side(
     return Hippocampus(own, checks, labels, get_predicted_volumes(labels, own), side=side), box
 
 
-def _cut(around: Volume, grid: Grid) -> np.ndarray:
-    """The crop's voxels; where the image is finer, without what the crop's grid cannot hold."""
-    fine = max(around.grid.spacing) < 0.95
-    voxels = without_short_waves(around) if fine else around.voxels
-    return resampled(voxels, grid.indices_to(around.grid), grid.shape)
+def cut(head: Volume, grid: Grid) -> np.ndarray:
+    """The head's voxels on a crop's grid; of finer ones without what that cannot hold. Raises Refusal."""
+    own, box = box_around(grid, head.grid)
+    around = Volume(head.voxels[box], own)
+    voxels = without_short_waves(around) if max(own.spacing) < FINE else around.voxels
+    return resampled(voxels, grid.indices_to(own), grid.shape)
 
 
 def _in_one_piece(probabilities: np.ndarray) -> np.ndarray:
