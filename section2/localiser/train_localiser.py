@@ -3,7 +3,7 @@
     python train_localiser.py --label-maps DIR [--out RUN] [--steps N]
 
 Writes RUN/localiser.pt every two minutes, from which the same command goes on, and RUN/losses.csv. The defaults are the
-recipe of the shipped one: 80 minutes on two cores. export_localiser.py makes the file for section 3.
+recipe of the shipped one: an hour on two cores. export_localiser.py makes the file for section 3.
 """
 
 import argparse
@@ -137,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", type=Path, default=Path("../out/localiser"), metavar="RUN", help="default: %(default)s"
     )
-    parser.add_argument("--steps", type=int, default=7500, metavar="N", help="default: %(default)s")
+    parser.add_argument("--steps", type=int, default=6000, metavar="N", help="default: %(default)s")
     parser.add_argument("--batch-size", type=int, default=4, metavar="N", help="default: %(default)s")
     parser.add_argument(
         "--rate", type=float, default=8e-4, metavar="R", help="peak of a one-cycle schedule (%(default)s)"

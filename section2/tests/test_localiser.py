@@ -193,7 +193,9 @@ def test_the_file_gives_what_the_network_gives(heads, label_maps, tmp_path):
     window = next(samples(heads[0], seed=5)).image
     (found,) = session.run(None, {"window": window})
     with torch.no_grad():
-        np.testing.assert_allclose(found, net(torch.from_numpy(window)[None, None])[0].numpy(), atol=export_localiser.TOLERANCE)
+        np.testing.assert_allclose(
+            found, net(torch.from_numpy(window)[None, None])[0].numpy(), atol=export_localiser.TOLERANCE
+        )
 
 
 def test_a_folder_without_label_maps_is_told(tmp_path):

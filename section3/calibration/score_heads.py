@@ -188,7 +188,9 @@ def print_set(name: str, scored: list[Scored]) -> None:
             print(f"\n{side}: Dice {np.mean(dice):.3f} +- {np.std(dice):.3f}, least {min(dice):.3f} (n = {len(dice)})")
     if off := [value for one in scored for value in one.off.values()]:
         outside = sum(one.outside for one in scored)
-        print(f"\nmiddles {np.mean(off):.1f} mm off, at most {max(off):.1f}; voxels of labels outside of crops: {outside}")
+        print(
+            f"\nmiddles {np.mean(off):.1f} mm off, at most {max(off):.1f}; voxels of labels outside of crops: {outside}"
+        )
 
 
 def changed(head: Volume) -> Iterator[tuple[str, Volume]]:

@@ -157,6 +157,9 @@ def main(argv: list[str] | None = None) -> int:
     except Stop as stop:
         print(stop, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on with what is left", file=sys.stderr)
+        return 1
     whole = [one for one in records if one["status"] == SUCCESS and len(one["volumes_mm3"]) == 2]
     print(f"{len(whole)} of {len(records)} images were measured on both sides: {out / TABLE}. Research use only.")
     return 0 if len(whole) == len(records) else 1

@@ -129,3 +129,12 @@ def test_as_many_folders_are_named_as_are_needed(tmp_path):
 
 def test_the_table_lists_every_volume_of_the_interface():
     assert {"file", "status", "code", "reason", "left_total_mm3", "right_anterior_mm3"} <= set(measure_nifti.COLUMNS)
+
+
+def test_ctrl_c_is_told_in_a_line(tmp_path, monkeypatch, capsys):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(measure_nifti, "_measure_all", interrupt)
+    assert main([str(DEMO), "--out", str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().err.startswith("interrupted;")
