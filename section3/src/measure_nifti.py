@@ -159,7 +159,7 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         print("interrupted; the same command goes on with what is left", file=sys.stderr)
-        return 1
+        return 130
     whole = [one for one in records if one["status"] == SUCCESS and len(one["volumes_mm3"]) == 2]
     print(f"{len(whole)} of {len(records)} images were measured on both sides: {out / TABLE}. Research use only.")
     return 0 if len(whole) == len(records) else 1

@@ -47,7 +47,7 @@ class HeadTask:
 def measure_image(task: HeadTask) -> dict:
     """The record of the image, an earlier one where that is of the same image and models. Writes all but the table.
 
-    What goes wrong with the image is in the record; a disk that takes nothing is Failure: cannot-write.
+    What goes wrong with the image is in the record; where that cannot be written it is Failure: cannot-write.
     """
     stopwatch = Stopwatch()
     record = {"file": str(task.path), "name": task.name, "status": SUCCESS, "code": None, "reason": None}

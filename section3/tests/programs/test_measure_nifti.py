@@ -136,5 +136,5 @@ def test_ctrl_c_is_told_in_a_line(tmp_path, monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(measure_nifti, "_measure_all", interrupt)
-    assert main([str(DEMO), "--out", str(tmp_path / "out")]) == 1
+    assert main([str(DEMO), "--out", str(tmp_path / "out")]) == 130
     assert capsys.readouterr().err.startswith("interrupted;")
