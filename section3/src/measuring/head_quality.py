@@ -24,11 +24,11 @@ HEAD_CHECKS = (
     ),
     (
         Measure("brain", "The volume of the brain that is seen", "ml", too_low=NO_HEAD, too_high=NO_HEAD),
-        Range((800, 1900), (600, 2200), FITTED),
+        Range((850, 1800), (650, 2000), FITTED),
     ),
     (
         Measure("residual", "The distance of the brain's points from a template's", "mm", too_high=NO_HEAD),
-        Range((None, 2.6), (None, 3.0), FITTED),
+        Range((None, 1.9), (None, 2.4), FITTED),
     ),
     (
         Measure(
@@ -38,7 +38,7 @@ HEAD_CHECKS = (
     ),
     (
         Measure("apart", "The distance of a hippocampus from its usual place", "mm", too_high=NO_HEAD),
-        Range((None, 9), (None, 14), FITTED),
+        Range((None, 3.5), (None, 7), FITTED),
     ),
     (
         Measure(

@@ -32,7 +32,7 @@ from pages.views import AXIAL, CORONAL, SAGITTAL, View, annotate, middle_slice, 
 from pages.views import display_plane as display
 
 SIDE_COLOURS = {"left": "#7FD1AE", "right": "#D39BE8"}  # of the boxes in the small pictures, and of nothing else
-PICTURE = 262  # pixels: the largest side of a picture of a hippocampus
+PICTURE = 244  # pixels: the largest side of a picture of a hippocampus
 HEAD_PICTURE = 196
 ROW = 312  # from one row of pictures to the next
 PUBLISHED = "Of healthy people nine in ten differ by less than 8.5 % (FreeSurfer) or 17.9 % (FIRST): other programs."
@@ -162,8 +162,8 @@ def _head_pictures(page: Page, head: Volume, measured: MeasuredHead | None) -> N
         for side, box in boxes.items():
             _box(page, box, head, axis, (left, top, *size), SIDE_COLOURS[side])
         _annotate(page, view, left, top, *size)
-    for x, side in zip((0, 70), boxes, strict=False):
-        page.text(VIEWS[2] - 130 + x, VIEWS[1] + GUTTER[1] + HEAD_PICTURE, side, 15, SIDE_COLOURS[side])
+    for line, side in enumerate(boxes):
+        page.text(VIEWS[2] - 92, VIEWS[1] + GUTTER[1] + 24 * line, f"box, {side}", 15, SIDE_COLOURS[side])
 
 
 def _box(
