@@ -121,7 +121,8 @@ def _parser() -> argparse.ArgumentParser:
 def _measure_all(tasks: list[HeadTask], workers: int, out: Path) -> list[dict]:
     """The records; the table is written anew after each, so that it is there whatever happens."""
     records, begin = [], time.perf_counter()
-    engine = local_engine("processes", workers, DEADLINE)
+    # One alone needs no process of its own, which would import everything again.
+    engine = local_engine("processes" if len(tasks) > 1 else "serial", workers, DEADLINE)
     with engine.executor:
         for task, future in engine.completed(measure_image, [_with_threads(task, engine.threads) for task in tasks]):
             records.append(_outcome(task, future))
