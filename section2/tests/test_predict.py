@@ -57,6 +57,16 @@ def test_the_result_lies_on_the_inputs_own_grid(tmp_path, orientation):
     assert found["ras.nii.gz"]["total_mm3"] == np.count_nonzero(ras.dataobj)
 
 
+def test_a_crop_of_the_other_side_is_seen_as_its_mirror_image(tmp_path):
+    made = make_phantom(seed=4)
+    save_nifti(made.image, tmp_path / "images" / "left.nii.gz")
+    save_nifti(made.image[::-1], tmp_path / "images" / "right.nii.gz")
+    assert predict(tmp_path) == 0
+    left, right = (np.asarray(labels_of(tmp_path / "out" / f"{name}.nii.gz").dataobj) for name in ("left", "right"))
+    np.testing.assert_array_equal(right, left[::-1])
+    assert volumes(tmp_path)["right.nii.gz"] == volumes(tmp_path)["left.nii.gz"]
+
+
 @pytest.mark.parametrize("spacing", [(0.5, 0.8, 1.3), (1.5, 1.0, 0.7)])
 def test_other_spacings_give_the_same_volume(tmp_path, spacing):
     save_nifti(make_phantom(seed=5).image, tmp_path / "images" / "one.nii.gz")

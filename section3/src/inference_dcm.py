@@ -7,7 +7,8 @@ STUDY is a folder with the study's DICOM files in it or below it; with --study t
 --output-dir the results go to section3/out/<StudyInstanceUID>/: report.dcm and report.png (the page), report_series.dcm
 and .png (the table of series: which, and why), overlay/ (the contours on every slice), segmentation.dcm,
 measurements.dcm and result.json (everything that was found). Of a study that could be read and is refused, report.dcm
-and report.png say why; they are sent as results are.
+and report.png say why; they are sent as results are. The input is a crop that looks, in RAS, like a left hippocampus;
+one that looks like a right one is measured as its mirror image.
 
 Exit code 0: done. 1: refused or failed, with one line on stderr that ends in a stable code in brackets (the table is
 in refusal.py); result.json says the same. 2: usage; nothing is written. Results that cannot be sent are a warning: they

@@ -9,7 +9,7 @@ import numpy as np
 
 from common.verdicts import Check
 from measuring.hippocrop import Place
-from measuring.quality import check_of
+from measuring.quality import assess_handedness, check_of
 from measuring.quality_catalogue import OUTPUT_MEASURES, Measure
 from measuring.quality_limits import Range
 from measuring.quality_measures import measure_output
@@ -54,11 +54,6 @@ SIDE_RANGES = {
     "confidence": Range((0.935, None), (0.922, None), FITTED),
     "doubt": Range((None, 0.14), (None, 0.17), FITTED),
 }
-HANDED = Measure(
-    "handedness",
-    "The confidence of the model less the one in the mirror image",
-    too_low="the hippocampus looks like one of the other side",
-)
 
 
 def head_values(place: Place, spacing: tuple[float, float, float]) -> dict[str, float]:
@@ -88,5 +83,4 @@ def assess_side(probabilities: np.ndarray, mirrored: np.ndarray) -> list[Check]:
         for measure in OUTPUT_MEASURES
         if measure.name in SIDE_RANGES
     ]
-    difference = float(values["confidence"] - np.nan_to_num(other["confidence"]))
-    return [*checks, check_of(HANDED, difference, Range((0, None), (0, None), "by its meaning"))]
+    return [*checks, assess_handedness(values, other)]

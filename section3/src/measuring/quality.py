@@ -21,6 +21,11 @@ from measuring.quality_catalogue import CAUSES, IMAGE_MEASURES, OUTPUT_MEASURES,
 from measuring.quality_limits import LIMITS_FILE, Limits, Range
 from measuring.quality_measures import count_blank_sides, measure_image, measure_output, measure_size, measure_slices
 
+HANDED = Measure(
+    "handedness",
+    "The confidence of the model less the one in the mirror image",
+    too_low="it looks like a hippocampus of the other side",
+)
 COARSE = 1.5  # mm: from voxels of 2 mm volumes come out 3 % too small (benchmarks/geometry.py)
 
 
@@ -72,6 +77,15 @@ def assess_output(probabilities: np.ndarray, model_sha256: str, limits: Limits) 
     if model_sha256 != limits.model_sha256:
         checks.append(_other_model(limits))
     return checks
+
+
+def assess_handedness(values: Mapping[str, float], mirrored: Mapping[str, float]) -> Check:
+    """Is it a hippocampus of the side that the model knows? By what measure_output says of it and of its mirror image.
+
+    The model is surer of a left one than of its mirror image: in 42 of 42 crops of training by .026 or more.
+    """
+    difference = float(np.nan_to_num(values["confidence"]) - np.nan_to_num(mirrored["confidence"]))
+    return check_of(HANDED, difference, Range((0, None), (0, None), "by its meaning"))
 
 
 def cause(checks: Iterable[Check], limits: Limits) -> Check:

@@ -127,5 +127,5 @@ CAUSES = (
     *("slices_alike", "size_x", "size_y", "size_z", "grey_levels"),
     *("smoothness", "likeness", "orientation", "scale", "brightness", "asymmetry"),
     *("margin", "one_piece", "total", "anterior", "posterior", "ratio", "forward", "tilt"),
-    *("surface", "confidence", "doubt"),
+    *("handedness", "surface", "confidence", "doubt"),
 )

@@ -119,7 +119,8 @@ def _work(one: ClaimedStudy, queue: StudyQueue) -> StudyResult:
         setup = load_setup(task.setup_files, task.setup_digest, task.threads)
     except Stop as stop:
         return StudyResult().stopped(stop)
-    setup = replace(setup, agent=_ToldAgent(setup.agent, partial(enter, INFERRING)))
+    told_once = functools.cache(partial(enter, INFERRING))
+    setup = replace(setup, agent=_ToldAgent(setup.agent, told_once))
     return process_single_study(task.files, setup, task.output_dir, before_writing=partial(enter, REPORTING))
 
 

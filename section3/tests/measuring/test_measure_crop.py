@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,10 @@ from measuring.quality_catalogue import IMAGE_MEASURES, OUTPUT_MEASURES, SIZE_ME
 from measuring.unet_inference_agent import UNetInferenceAgent
 
 ROOM = Path(measuring.__file__).parent
+DEFAULT_MODEL = ROOM.parents[1] / "model" / "model.onnx"
 SIZES, IMAGE = ([measure.name for measure in measures] for measures in (SIZE_MEASURES, IMAGE_MEASURES))
 INPUT_CHECKS = ["voxel_size", *SIZES, "slices_alike", "blank_edges", *IMAGE]
-OUTPUT_CHECKS = [measure.name for measure in OUTPUT_MEASURES]
+OUTPUT_CHECKS = ["handedness", *(measure.name for measure in OUTPUT_MEASURES)]
 
 
 class Agent:
@@ -70,11 +72,35 @@ def test_a_crop_is_measured(phantom, good_answer, limits):
     assert set(stopwatch.seconds) == {"quality", "model"}
 
 
+def test_a_crop_of_the_other_side_is_measured_as_its_mirror_image(phantom, limits):
+    """By the shipped model, which is surer of a left hippocampus."""
+    agent = UNetInferenceAgent(DEFAULT_MODEL)
+    limits = replace(limits, model_sha256=agent.identity["sha256"])
+    as_it_lies = measure_crop(_volume(phantom.image), agent, limits, Stopwatch())
+    mirrored = measure_crop(_volume(phantom.image[::-1]), agent, limits, Stopwatch())
+    assert as_it_lies.volumes_mm3 and mirrored.volumes_mm3 == as_it_lies.volumes_mm3
+    np.testing.assert_array_equal(mirrored.labels, as_it_lies.labels[::-1])
+    assert mirrored.checks == as_it_lies.checks
+    without = measure_crop(_volume(phantom.image[::-1]), agent, None, Stopwatch())
+    np.testing.assert_array_equal(without.labels, mirrored.labels)
+
+
+def test_a_crop_that_fits_one_way_and_is_surer_the_other_is_refused(phantom, good_answer, limits):
+    class Contrary(Agent):
+        def single_volume_inference(self, volume: np.ndarray) -> np.ndarray:
+            self.asked += 1
+            unsure = 0.9 * self.probabilities + 0.1 / 3
+            return unsure if self.asked == 1 else self.probabilities
+
+    found = measure_crop(_volume(phantom.image), Contrary(good_answer(phantom.labels)), limits, Stopwatch())
+    assert found.refusal.code == "implausible-result" and found.cause.name == "handedness"
+
+
 def test_a_side_that_is_known_is_handed_on(phantom, good_answer, limits):
     measured = measure_crop(
         _volume(phantom.image), Agent(good_answer(phantom.labels)), limits, Stopwatch(), side="left"
     )
-    refused = measure_crop(_volume(phantom.image[::-1]), Agent(), limits, Stopwatch(), side="right")
+    refused = measure_crop(_volume(phantom.image[:, ::-1]), Agent(), limits, Stopwatch(), side="right")
     assert (measured.side, refused.side) == ("left", "right")
 
 
@@ -93,7 +119,7 @@ def _with_slice(change: Callable[[np.ndarray], object], axis: int) -> Callable[[
 @pytest.mark.parametrize(
     ("spoil", "cause"),
     [
-        (lambda image: image[::-1], "mirrored or turned"),
+        (lambda image: image[:, ::-1], "mirrored or turned"),
         (lambda image: image[:, ::-1, ::-1], "mirrored or turned"),
         (lambda image: image.max() - image, "dark and bright look reversed"),
         (np.zeros_like, "holds next to no information"),
@@ -137,7 +163,7 @@ def test_an_answer_that_is_no_hippocampus_is_refused(code, name, spoil, phantom,
     source, agent = _volume(phantom.image), Agent(good_answer(spoil(phantom.labels)))
     found = measure_crop(source, agent, limits, Stopwatch())
     _assert_refused(found, source, code)
-    assert agent.asked == 1
+    assert agent.asked == 2  # of the crop and of its mirror image
     assert [check.name for check in found.checks] == INPUT_CHECKS + OUTPUT_CHECKS
     failed = {check.name: check.sentence for check in found.checks if check.verdict == FAIL}
     assert found.refusal.reason == failed[name]

@@ -26,9 +26,10 @@ GRIDS = {  # orientation of the slices, spacing in mm along x, y and z
 }
 
 
+@pytest.mark.parametrize("step", [1, -1], ids=["left", "right"])
 @pytest.mark.parametrize(("orientation", "spacing"), GRIDS.values(), ids=GRIDS)
-def test_one_head_has_one_volume(tmp_path, orientation, spacing, capsys):
-    head = make_phantom(3, spacing=spacing).image
+def test_one_head_has_one_volume(tmp_path, orientation, spacing, step, capsys):
+    head = make_phantom(3, spacing=spacing).image[::step]
     write_series(tmp_path / "study", head, spacing=spacing, orientation=orientation)
     assert inference_dcm.main([str(tmp_path / "study"), "--output-dir", str(tmp_path / "clinic")]) == 0
     clinic = json.loads((tmp_path / "clinic" / "result.json").read_text())["volumes_mm3"]
