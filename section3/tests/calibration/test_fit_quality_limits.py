@@ -25,6 +25,7 @@ from fit_quality_limits import (
     tally_crops,
     tally_nonsense,
 )
+from measuring.quality import assess_input
 from measuring.quality_catalogue import Measure
 from measuring.quality_limits import Limits
 from measuring.quality_measures import measure_output
@@ -140,6 +141,18 @@ def test_rates_on_real_crops(segment, shipped, real_studies, capsys):
     nonsense = tally_nonsense(crops[::3], lambda _: segment, lambda _: shipped)
     brains = tally_brains(read_brains(real_studies), segment, shipped)
     _show_and_bound(good, [*nonsense, *brains], capsys)
+
+
+def test_a_real_crop_fits_one_way_round_and_the_model_is_surer_of_it(segment, shipped, real_studies):
+    """Every fifth crop of training: the figures of section3/README.md."""
+    crops = read_crops(Path(os.environ["HIPPO_DATA"]) / "TrainingSet" / "images")[::5]
+    assert len(crops) == 42
+    for crop in crops:
+        either = (crop.volume, np.ascontiguousarray(crop.volume[::-1]))
+        failing = [[check for check in assess_input(one, shipped) if check.verdict == FAIL] for one in either]
+        assert not failing[0] and failing[1]
+        left, right = (measure_output(segment(one)) for one in either)
+        assert left["confidence"] - np.nan_to_num(right["confidence"]) >= 0.025
 
 
 def test_the_real_studies_pass(segment, shipped, real_studies):
