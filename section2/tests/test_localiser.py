@@ -40,6 +40,14 @@ def label_map(seed: int) -> nib.Nifti1Image:
     return nib.Nifti1Image(labels, affine)
 
 
+@pytest.fixture(autouse=True)
+def threads():
+    """As many as before: the program takes one, and with another number sums come out otherwise in later tests."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def label_maps(tmp_path_factory):
     folder = tmp_path_factory.mktemp("label_maps")
