@@ -96,10 +96,10 @@ class Scorer:
             in_crop = mm @ back[:3, :3].T + back[:3, 3]
             scored.off[side] = float(np.linalg.norm(place.middles[side] - mm.mean(0)))
             scored.outside += int(((in_crop < -0.5) | (in_crop > np.array(CROP) - 0.5)).any(1).sum())
-        for one, box in zip(scored.measured.hippocampi, scored.measured.boxes, strict=True):
+        for one in scored.measured.hippocampi:
             if one.labels is not None:
                 found = np.zeros(labels.shape, bool)
-                found[box] = one.labels > 0
+                found[one.box] = one.labels > 0
                 true = labels == LABEL_OF[one.side]
                 scored.dice[one.side] = float(2 * (found & true).sum() / (found.sum() + true.sum()))
 

@@ -7,8 +7,11 @@ STUDY is a folder with the study's DICOM files in it or below it; with --study t
 --output-dir the results go to section3/out/<StudyInstanceUID>/: report.dcm and report.png (the page), report_series.dcm
 and .png (the table of series: which, and why), overlay/ (the contours on every slice), segmentation.dcm,
 measurements.dcm and result.json (everything that was found). Of a study that could be read and is refused, report.dcm
-and report.png say why; they are sent as results are. The input is a crop that looks, in RAS, like a left hippocampus;
-one that looks like a right one is measured as its mirror image.
+and report.png say why; they are sent as results are.
+
+The input is the series HippoCrop, a crop around one hippocampus that looks, in RAS, like a left one; one that looks
+like a right one is measured as its mirror image, and no side is named. In a study without one it is the best 3D
+T1-weighted series of the head, of which both hippocampi are measured, and their sides are those of its headers.
 
 Exit code 0: done. 1: refused or failed, with one line on stderr that ends in a stable code in brackets (the table is
 in refusal.py); result.json says the same. 2: usage; nothing is written. Results that cannot be sent are a warning: they
@@ -59,7 +62,7 @@ def _study_files(args: argparse.Namespace, files_of_setup: SetupFiles) -> Iterat
         yield validate_study_directory(args.folder)
         return
     archive = DicomWebArchive(args.dicomweb, tls_files(args))
-    with fetched_study(archive, args.study, files_of_setup.rules, args.series) as files:
+    with fetched_study(archive, args.study, files_of_setup.rules, files_of_setup.head_rules, args.series) as files:
         yield files
 
 
@@ -97,13 +100,18 @@ def _tell_stopped(result: StudyResult) -> int:
 
 
 def _tell_volumes(result: StudyResult, require_sent: bool) -> int:
-    for structure, volume in result.volumes_mm3.items():
-        low, high = (result.intervals_mm3 or {}).get(structure, (None, None))
-        interval = f"   an expert's lies in {low:.0f} to {high:.0f} nine times in ten" if low else ""
-        print(f"{structure:<10}{volume:8.0f} mm3{interval}")
+    for side, volumes in result.volumes_by_side.items():
+        of_side = f"{side:<7}" if side else ""
+        for structure, volume in volumes.items():
+            low, high = (result.intervals_mm3 or {}).get(structure, (None, None))
+            interval = f"   an expert's lies in {low:.0f} to {high:.0f} nine times in ten" if low else ""
+            print(f"{of_side}{structure:<10}{volume:8.0f} mm3{interval}")
+    for side, why in (result.not_shown or {}).items():
+        print(f"warning: no number of the {side} one: {why['reason']} [{why['code']}]")
     for check in result.quality:
-        if check["verdict"] != PASS:
-            print(f"warning: {check['sentence']}")
+        if check["verdict"] != PASS and check.get("side") not in (result.not_shown or {}):
+            side = check.get("side")
+            print(f"warning: {f'{side}: ' if side else ''}{check['sentence']}")
     folder = Path(result.output_dir)
     print(f"Research use only. Page: {folder / PAGE_PICTURE} (for the archive: {PAGE})")
     _tell_sent(result)

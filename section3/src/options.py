@@ -14,7 +14,7 @@ from archive.dimse import DimseArchive
 from archive.sending import Archive, ArchiveError, Patience, send_to_archive
 from archive.tls import TlsFiles
 from reading.dicom_series import UID_TEXT
-from reading.series_rules import DEFAULT_RULES, load_rules
+from reading.series_rules import DEFAULT_HEAD_RULES, DEFAULT_RULES, load_rules
 from study.process_study import Send
 from study.setup import DEFAULT_MODEL, SetupFiles
 
@@ -39,7 +39,14 @@ def add_node_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="a page without name, identifiers and dates; in their headers the DICOM objects keep them",
     )
-    parser.add_argument("--rules", type=Path, default=DEFAULT_RULES, metavar="FILE", help="which series is the input")
+    parser.add_argument("--rules", type=Path, default=DEFAULT_RULES, metavar="FILE", help="which series is a crop")
+    parser.add_argument(
+        "--head-rules",
+        type=Path,
+        default=DEFAULT_HEAD_RULES,
+        metavar="FILE",
+        help="which series, where there is no crop, is a T1-weighted image of a head",
+    )
     parser.add_argument("--model-path", type=Path, default=DEFAULT_MODEL, metavar="FILE", help="the exported model")
     archive = parser.add_mutually_exclusive_group()
     archive.add_argument("--send-to-orthanc", action="store_true", help="send the results to the archive (C-STORE)")
@@ -65,7 +72,9 @@ def add_node_options(parser: argparse.ArgumentParser) -> None:
 
 def setup_files(args: argparse.Namespace) -> SetupFiles:
     """What to measure with, as the options say. Raises Failure: bad-rules."""
-    return SetupFiles(args.model_path.absolute(), load_rules(args.rules), args.pseudonymous)
+    return SetupFiles(
+        args.model_path.absolute(), load_rules(args.rules), args.pseudonymous, load_rules(args.head_rules)
+    )
 
 
 def sender(args: argparse.Namespace) -> Send | None:

@@ -55,7 +55,7 @@ CODES = {
             "no-hippocrop-series",
             REFUSED,
             "no series of the study meets the conditions for the input",
-            "Add a crop around one hippocampus with the SeriesDescription HippoCrop, or name other rules.",
+            "Add a 3D T1-weighted series of the whole head without contrast agent, or name other rules.",
         ),
         Code(
             "several-hippocrop-series",

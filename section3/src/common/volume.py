@@ -5,6 +5,8 @@ from functools import cached_property
 
 import numpy as np
 
+LARGEST_HEAD = 512**3  # voxels; no image of a head needs more
+
 
 @dataclass(frozen=True, eq=False)
 class Grid:

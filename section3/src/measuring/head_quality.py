@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from common.verdicts import Check
+from common.volume import Grid
 from measuring.hippocrop import Place
 from measuring.quality import assess_handedness, check_of
 from measuring.quality_catalogue import OUTPUT_MEASURES, Measure
@@ -47,6 +48,12 @@ HEAD_CHECKS = (
         Range((None, 35), (None, 50), "by what the localiser was trained on"),
     ),
 )
+IMAGE_BORDER = Measure(
+    "image_border",
+    "The distance of the hippocampus from where the image ends",
+    "mm",
+    too_low="a part of it may lie outside of the image",
+)
 SIDE_RANGES = {
     "total": Range((1200, 6000), (900, 7000), "by what hippocampi of adults measure"),
     "margin": Range((2, None), (1, None), "by its meaning"),
@@ -73,6 +80,15 @@ def assess_head(place: Place, spacing: tuple[float, float, float]) -> list[Check
     """Is it the head of an adult, whole, finely enough scanned, and nearly upright?"""
     values = head_values(place, spacing)
     return [check_of(measure, values[measure.name], usual) for measure, usual in HEAD_CHECKS]
+
+
+def assess_border(labels: np.ndarray, box: tuple[slice, ...], head: Grid) -> Check:
+    """Does what was found, labels [X, Y, Z] in the box of the head, end before the image does?"""
+    found = np.argwhere(labels)
+    start = [one.start for one in box]
+    low, high = (found.min(0) + start, found.max(0) + start) if len(found) else (np.zeros(3), np.zeros(3))
+    room = np.minimum(low, np.array(head.shape) - 1 - high) * head.spacing
+    return check_of(IMAGE_BORDER, float(room.min()), Range((4, None), (2, None), "by its meaning"))
 
 
 def assess_side(probabilities: np.ndarray, mirrored: np.ndarray) -> list[Check]:

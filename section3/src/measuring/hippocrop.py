@@ -21,11 +21,10 @@ import numpy as np
 import onnxruntime
 
 from common.refusal import Failure, Refusal
+from common.structures import LEFT, RIGHT, SIDES
 from common.volume import Grid, Volume
 from measuring.unet_inference_agent import LOAD_ERRORS, session_options
 
-LEFT, RIGHT = "left", "right"
-SIDES = (LEFT, RIGHT)
 CROP = (46, 62, 46)  # mm: wider than the crops of training, so that what lies a few mm off is seen whole
 # Of Task04's labels the middle lies so far from that of their crops, in mm to the right, to the front and upwards.
 OFF_MIDDLE = np.array([-2.3, 1.4, -2.4])

@@ -8,17 +8,18 @@ import numpy as np
 
 from common.refusal import Refusal
 from common.stopwatch import Stopwatch
-from common.structures import PARTS
+from common.structures import PARTS, SIDES
 from common.verdicts import Check, failed
 from common.volume import Grid, Volume
-from measuring.head_quality import assess_head, assess_side
-from measuring.hippocrop import SIDES, Localiser, Place, box_around, crop_grid
+from measuring.head_quality import assess_border, assess_head, assess_side
+from measuring.hippocrop import Localiser, Place, box_around, crop_grid
 from measuring.measure_crop import get_predicted_volumes
 from measuring.measurement import Hippocampus
 from measuring.resampling import resampled, to_source_grid, without_short_waves
 from measuring.unet_inference_agent import UNetInferenceAgent
 
 FINE = 0.95  # mm
+CUT = ("margin", "image_border")  # checks that say that a part of it is not seen
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,14 +27,13 @@ class MeasuredHead:
     """What was found in a head.
 
     place: where it lies. checks: of the head as a whole. hippocampi: left and right, on the boxes of the head's own
-    grid that hold them. boxes: where in the head these are. refusal: why there is no number at all; then there are
-    none. No volume has an interval: that of the model was calibrated on crops of one centre.
+    grid that hold them; none where they were not looked at. refusal: why there is no number at all. No volume has an
+    interval: that of the model was calibrated on crops of one centre.
     """
 
     place: Place
     checks: tuple[Check, ...]
     hippocampi: tuple[Hippocampus, ...] = ()
-    boxes: tuple[tuple[slice, ...], ...] = ()
     refusal: Refusal | None = None
 
 
@@ -45,28 +45,34 @@ def measure_head(head: Volume, localiser: Localiser, agent: UNetInferenceAgent, 
     if bad := failed(checks):
         return MeasuredHead(place, tuple(checks), refusal=Refusal("unfit-input", bad[0].sentence))
     with stopwatch.timed("model"):
-        sides = [_measure_side(head, place, side, agent) for side in SIDES]
-    hippocampi, boxes = zip(*sides, strict=True)
-    return MeasuredHead(place, tuple(checks), hippocampi, boxes)
+        hippocampi = tuple(_side(head, place, side, agent) for side in SIDES)
+    refusals = [one.refusal for one in hippocampi]
+    return MeasuredHead(place, tuple(checks), hippocampi, refusals[0] if all(refusals) else None)
 
 
-def _measure_side(
-    head: Volume, place: Place, side: str, agent: UNetInferenceAgent
-) -> tuple[Hippocampus, tuple[slice, ...]]:
+def _side(head: Volume, place: Place, side: str, agent: UNetInferenceAgent) -> Hippocampus:
+    """One may lie outside of the image, and the other be shown."""
+    try:
+        return _measure_side(head, place, side, agent)
+    except Refusal as refusal:
+        return Hippocampus(head.grid, refusal=refusal, side=side)
+
+
+def _measure_side(head: Volume, place: Place, side: str, agent: UNetInferenceAgent) -> Hippocampus:
     grid = crop_grid(place, side)
     own, box = box_around(grid, head.grid)
     crop = cut(head, grid)
     probabilities = _in_one_piece(agent.single_volume_inference(crop))
     mirrored = agent.single_volume_inference(crop[::-1])
-    checks = tuple(assess_side(probabilities, mirrored))
     labels = to_source_grid(probabilities, grid, own)
+    checks = (*assess_side(probabilities, mirrored), assess_border(labels, box, head.grid))
     if not all((labels == part.labels[0]).any() for part in PARTS):
         nothing = Refusal("nothing-found", "the model finds no hippocampus with both parts")
-        return Hippocampus(own, checks, refusal=nothing, side=side), box
+        return Hippocampus(own, checks, refusal=nothing, side=side, box=box)
     if bad := failed(checks):
-        code = "structure-cut" if bad[0].name == "margin" else "implausible-result"
-        return Hippocampus(own, checks, refusal=Refusal(code, bad[0].sentence), cause=bad[0], side=side), box
-    return Hippocampus(own, checks, labels, get_predicted_volumes(labels, own), side=side), box
+        code = "structure-cut" if bad[0].name in CUT else "implausible-result"
+        return Hippocampus(own, checks, refusal=Refusal(code, bad[0].sentence), cause=bad[0], side=side, box=box)
+    return Hippocampus(own, checks, labels, get_predicted_volumes(labels, own), side=side, box=box)
 
 
 def cut(head: Volume, grid: Grid) -> np.ndarray:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from common.refusal import Refusal
+from common.structures import Structure, structures_of
 from common.verdicts import Check, SeriesVerdict
 from common.volume import Grid, Volume
 
@@ -17,7 +18,7 @@ class Hippocampus:
     side: "left" or "right", None where the data does not say. labels: [X, Y, Z] uint8 on `grid`, see common.structures.
     volumes_mm3: by the key of the structure; intervals_mm3: low and high of each, None where the model has no
     calibration. checks: what was asked of it. refusal: why it has neither labels nor volumes. cause: the check that the
-    refusal rests on, if it rests on one.
+    refusal rests on, if it rests on one. box: where its grid is in that of the source, None where it is all of it.
     """
 
     grid: Grid
@@ -28,10 +29,16 @@ class Hippocampus:
     refusal: Refusal | None = None
     cause: Check | None = None
     side: str | None = None
+    box: tuple[slice, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.labels is not None and self.labels.shape != self.grid.shape:
             raise ValueError(f"labels of shape {self.labels.shape} on a grid of shape {self.grid.shape}")
+
+    @property
+    def volumes(self) -> dict[Structure, float]:
+        """In mm3, by the structure; none where it has none."""
+        return {one: self.volumes_mm3[one.key] for one in structures_of(self.side)} if self.volumes_mm3 else {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,3 +77,28 @@ class Measurement:
     def all_checks(self) -> tuple[Check, ...]:
         """Those of the series, then those of each hippocampus."""
         return self.checks + tuple(check for one in self.hippocampi for check in one.checks)
+
+    @property
+    def is_head(self) -> bool:
+        """Whether it is of a whole head, whose hippocampi have sides."""
+        return any(one.side for one in self.hippocampi)
+
+    @property
+    def volumes(self) -> dict[Structure, float]:
+        """In mm3, by the structure, of all hippocampi that have a number."""
+        return {structure: value for one in self.hippocampi for structure, value in one.volumes.items()}
+
+    @property
+    def labels(self) -> np.ndarray:
+        """[X, Y, Z] uint8 on the grid of the source; see common.structures."""
+        return labels_in(self.source.grid, self.hippocampi)
+
+
+def labels_in(grid: Grid, hippocampi: Sequence[Hippocampus]) -> np.ndarray:
+    """The labels [X, Y, Z] uint8 of all hippocampi on the grid of the image that they were found in."""
+    labels = np.zeros(grid.shape, np.uint8)
+    for one in hippocampi:
+        if one.labels is not None:
+            found = labels[one.box] if one.box else labels
+            found[one.labels > 0] = one.labels[one.labels > 0] + structures_of(one.side)[0].labels[0] - 1
+    return labels

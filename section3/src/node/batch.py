@@ -12,7 +12,7 @@ from itertools import chain
 from pathlib import Path
 
 from common.refusal import FAILED, REFUSED, SUCCESS, Failure, Stop
-from common.structures import STRUCTURES, WHOLE
+from common.structures import SIDES, STRUCTURES, WHOLE
 from common.verdicts import PASS
 from common.whole_files import write_json, write_text
 from node.engines import Engine, SerialExecutor
@@ -59,24 +59,29 @@ class BatchProcessingStats:
     def progress(self) -> str:
         """One line on the study that was finished last."""
         done, result = len(self.results), self.results[-1]
-        outcome = f"total {result.volumes_mm3[WHOLE.key]:.0f} mm3" if result.volumes_mm3 else f"[{result.code}]"
+        totals = [f"{side or 'total'} {volumes[WHOLE.key]:.0f}" for side, volumes in result.volumes_by_side.items()]
+        outcome = f"{', '.join(totals)} mm3" if totals else f"[{result.code}]"
         rate = done / self.seconds
         left = (self.total - done) / rate
         study = result.study_instance_uid or "unknown study"
         return f"[{done}/{self.total}] {study} {result.status} {outcome} ({rate:.1f} studies/s, {left:.0f} s left)"
 
     def table(self) -> str:
-        """All studies with their volumes, in the order of their UIDs."""
-        lines = [f"{'study':<64} {'anterior':>8} {'posterior':>9} {'total mm3':>9} {'seconds':>7} status"]
+        """All studies with their volumes, in the order of their UIDs; of a head a line for each side."""
+        lines = [f"{'study':<64} {'side':<5} {'anterior':>8} {'posterior':>9} {'total mm3':>9} {'seconds':>7} status"]
         for result in self._ordered():
-            volumes = result.volumes_mm3 or {}
-            anterior, posterior, total = (f"{volumes[name]:.0f}" if name in volumes else "-" for name in KEYS)
             status = result.status if result.code is None else f"{result.status} [{result.code}]"
             unsent = " (not sent)" if result.sent is False else ""
-            lines.append(
-                f"{result.study_instance_uid or 'unknown':<64} {anterior:>8} {posterior:>9} {total:>9} "
-                f"{sum(result.seconds.values()):>7.1f} {status}{unsent}"
-            )
+            seconds = f"{sum(result.seconds.values()):>7.1f}"
+            volumes_of = result.volumes_by_side
+            for side in sorted({*volumes_of, *(result.not_shown or {})}, key=str) or [None]:
+                volumes = volumes_of.get(side, {})
+                anterior, posterior, total = (f"{volumes[name]:.0f}" if name in volumes else "-" for name in KEYS)
+                why = "" if volumes or not side else f", not shown [{result.not_shown[side]['code']}]"
+                lines.append(
+                    f"{result.study_instance_uid or 'unknown':<64} {side or '-':<5} {anterior:>8} {posterior:>9} "
+                    f"{total:>9} {seconds} {status}{why}{unsent}"
+                )
         resumed = f" ({self.resumed} in an earlier run)" if self.resumed else ""
         to_send = sum(result.sent is not None for result in self.results)
         sent = f" Sent {to_send - self.unsent} of {to_send}." if to_send else ""
@@ -107,6 +112,7 @@ class BatchProcessingStats:
         writer.writerow(
             ["study_instance_uid", "series_instance_uid", "status", "code"]
             + [f"{name}_{column}" for name in KEYS for column in ("mm3", "low_mm3", "high_mm3")]
+            + [f"{side}_{name}" for side in SIDES for name in (*(f"{key}_mm3" for key in KEYS), "code")]
             + ["quality", "quality_not_passed"]
             + ["sent", "seconds", *(f"seconds_{step}" for step in steps)]
         )
@@ -114,6 +120,7 @@ class BatchProcessingStats:
             writer.writerow(
                 [result.study_instance_uid, result.series_instance_uid, result.status, result.code]
                 + [number for name in KEYS for number in _volume_and_interval(result, name)]
+                + [cell for side in SIDES for cell in _side(result, side)]
                 + [result.quality_verdict, _not_passed(result)]
                 + [result.sent, round(sum(result.seconds.values()), 3), *(result.seconds.get(step) for step in steps)]
             )
@@ -131,14 +138,21 @@ class BatchProcessingStats:
 
 
 def _volume_and_interval(result: StudyResult, structure: str) -> tuple[float | None, ...]:
-    """The volume, the low and the high end of its interval; None what there is not."""
+    """Of a crop: the volume, the low and the high end of its interval; None what there is not."""
     low, high = (result.intervals_mm3 or {}).get(structure, (None, None))
-    return (result.volumes_mm3 or {}).get(structure), low, high
+    return result.volumes_by_side.get(None, {}).get(structure), low, high
+
+
+def _side(result: StudyResult, side: str) -> tuple[float | str | None, ...]:
+    """Of one side of a head: the volumes, and the code where it has none; None what there is not."""
+    volumes = result.volumes_by_side.get(side, {})
+    return *(volumes.get(key) for key in KEYS), (result.not_shown or {}).get(side, {}).get("code")
 
 
 def _not_passed(result: StudyResult) -> str:
-    """The quality checks that were not passed, each with its verdict."""
-    return ", ".join(f"{check['name']} {check['verdict']}" for check in result.quality if check["verdict"] != PASS)
+    """The quality checks that were not passed, each with its verdict, and of a head with its side."""
+    told = [check for check in result.quality if check["verdict"] != PASS]
+    return ", ".join(" ".join(filter(None, (c.get("side"), c["name"], c["verdict"]))) for c in told)
 
 
 def find_hippocrop_studies(files: list[Path], executor: Executor | None = None) -> dict[str, list[Path]]:

@@ -16,9 +16,9 @@ from pydicom.sr.coding import Code
 from pydicom.uid import Comprehensive3DSRStorage
 
 from common.product import PRODUCT
-from common.structures import STRUCTURES
+from common.structures import Structure
 from objects.dicom_items import item, references, save
-from objects.dicom_segmentation import MODIFIERS
+from objects.dicom_segmentation import LATERALITY, MODIFIERS
 from objects.provenance import Provenance, result_attributes
 
 # The template's usual title, Imaging Measurement Report, makes OHIF show nothing at all; this one makes it show a text.
@@ -26,9 +26,9 @@ TITLE = Code("18748-4", "LN", "Diagnostic imaging report")
 
 
 def save_measurements(
-    volumes_mm3: Mapping[str, float], segmentation: Dataset, path: Path, provenance: Provenance
+    volumes_mm3: Mapping[Structure, float], segmentation: Dataset, path: Path, provenance: Provenance
 ) -> Dataset:
-    """Write the volumes of the segments of `segmentation` and return the object.
+    """Write the volumes of the segments of `segmentation`, which are in the same order, and return the object.
 
     Raises OSError if `path` cannot be written.
     """
@@ -43,8 +43,8 @@ def save_measurements(
         observation_context=sr.ObservationContext(observer_device_context=_observer(provenance)),
         procedure_reported=codes.LN.BrainMRI,
         imaging_measurements=[
-            _measurement_group(number, volumes_mm3, segmentation, provenance)
-            for number in range(1, len(STRUCTURES) + 1)
+            _measurement_group(number, structure, volume, segmentation, provenance)
+            for number, (structure, volume) in enumerate(volumes_mm3.items(), start=1)
         ],
         title=TITLE,
     )
@@ -86,12 +86,11 @@ def _observer(provenance: Provenance) -> sr.ObserverContext:
 
 
 def _measurement_group(
-    number: int, volumes_mm3: Mapping[str, float], segmentation: Dataset, provenance: Provenance
+    number: int, structure: Structure, volume_mm3: float, segmentation: Dataset, provenance: Provenance
 ) -> sr.VolumetricROIMeasurementsAndQualitativeEvaluations:
-    structure = STRUCTURES[number - 1]
     volume = sr.Measurement(
         name=codes.SCT.Volume,
-        value=volumes_mm3[structure.key],
+        value=volume_mm3,
         unit=codes.UCUM.CubicMillimeter,
         algorithm_id=sr.AlgorithmIdentification(provenance.model["name"], provenance.model["version"]),
     )
@@ -106,6 +105,12 @@ def _measurement_group(
         ),
         finding_type=codes.SCT.Hippocampus,
         finding_category=codes.SCT.AnatomicalStructure,
-        finding_sites=[sr.FindingSite(codes.SCT.Hippocampus, topographical_modifier=MODIFIERS.get(structure.key))],
+        finding_sites=[
+            sr.FindingSite(
+                codes.SCT.Hippocampus,
+                laterality=LATERALITY.get(structure.side),
+                topographical_modifier=MODIFIERS.get(structure.key),
+            )
+        ],
         measurements=[volume],
     )

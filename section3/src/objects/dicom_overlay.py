@@ -6,7 +6,7 @@ a series beside the source, in step with it, where they play a multi-frame objec
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,27 +23,39 @@ from pages.views import rim, zoom_to
 from reading.dicom_file import Instance
 
 LONG_SIDE = 300  # pixels, about: a contour as thin as it should be has no room within the pixels of a crop
+WIDE, WIDE_SIDE = 200, 512  # pixels: from so wide on, as heads are, the picture is larger too
+AROUND = 1  # slices before and behind those that show a hippocampus
 MARGIN = 3  # pixels
 
 
-def draw_overlay(grey: np.ndarray, labels: np.ndarray) -> list[Image.Image]:
-    """A picture (RGB) of every slice of grey [slices, rows, columns] uint8 with the contours of labels, as large."""
-    zoom = max(1, round(LONG_SIDE / max(grey.shape[1:])))
+def near_labels(labels: np.ndarray) -> range:
+    """The slices of labels [slices, rows, columns] that have some, and a few around them."""
+    found = np.flatnonzero(labels.any(axis=(1, 2))).tolist()
+    return range(max(0, found[0] - AROUND), min(len(labels), found[-1] + 1 + AROUND))
+
+
+def draw_overlay(grey: np.ndarray, labels: np.ndarray, slices: Sequence[int]) -> dict[int, Image.Image]:
+    """A picture (RGB) of these slices of grey [slices, rows, columns] uint8 with the contours of labels, as large."""
+    widest = max(grey.shape[1:])
+    zoom = max(1, round((WIDE_SIDE if widest > WIDE else LONG_SIDE) / widest))
     note = _note((grey.shape[2] * zoom, grey.shape[1] * zoom))
-    return [_draw_slice(plane, mask, note) for plane, mask in zip(grey, labels, strict=True)]
+    return {number: _draw_slice(grey[number], labels[number], note) for number in slices}
 
 
-def save_overlay(pictures: Sequence[Image.Image], folder: Path, provenance: Provenance) -> dict[str, str]:
+def save_overlay(pictures: Mapping[int, Image.Image], folder: Path, provenance: Provenance) -> dict[str, str]:
     """Write 001.dcm, 002.dcm ... into `folder` and return their SOP Instance UIDs by name.
 
-    pictures: of the sources in their order, enlarged by a whole number. Raises OSError if the folder cannot be written.
+    pictures: of the sources by their number from 0, enlarged by a whole number; a file is named by the number from 1.
+    Raises OSError if the folder cannot be written.
     """
     folder.mkdir(parents=True)
-    zoom = pictures[0].width // provenance.sources[0].value("Columns")
+    some = next(iter(pictures.values()))
+    zoom = some.width // provenance.sources[0].value("Columns")
     outwards = _outwards(provenance.sources[0], zoom)
-    ds = encoded(_shared_attributes(pictures[0], provenance, zoom))
+    ds = encoded(_shared_attributes(some, provenance, zoom))
     written = {}
-    for number, (picture, source) in enumerate(zip(pictures, provenance.sources, strict=True), start=1):
+    for index, picture in pictures.items():
+        number, source = index + 1, provenance.sources[index]
         set_pixels(ds, picture)
         ds.update(derived_from([source]))
         ds.ImagePositionPatient = decimals(np.array(source.header.ImagePositionPatient, float) + outwards)

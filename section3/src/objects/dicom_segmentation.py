@@ -19,7 +19,7 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import SegmentationStorage
 
 from common.product import NOT_FOR_DIAGNOSIS
-from common.structures import STRUCTURES
+from common.structures import LEFT, RIGHT, STRUCTURES, Structure
 from objects.dicom_items import (
     SOURCE_IMAGE,
     code_item,
@@ -34,6 +34,7 @@ from objects.provenance import Provenance, result_attributes
 from reading.dicom_file import Instance
 
 MODIFIERS = {"anterior": codes.SCT.Anterior, "posterior": codes.SCT.Posterior}  # by the structure's key
+LATERALITY = {LEFT: codes.SCT.Left, RIGHT: codes.SCT.Right}  # by the structure's side
 
 # What tells the frames apart, in the order in which they are sorted: keyword, functional group, description.
 DIMENSIONS = (
@@ -42,17 +43,20 @@ DIMENSIONS = (
 )
 
 
-def save_segmentation(labels: np.ndarray, path: Path, provenance: Provenance) -> Dataset:
+def save_segmentation(
+    labels: np.ndarray, path: Path, provenance: Provenance, structures: Sequence[Structure] = STRUCTURES
+) -> Dataset:
     """Write labels [slices, rows, columns] of the sources, in their order, as BINARY segments; returns the object.
 
-    A slice without a segment has no frame of it. Raises OSError if `path` cannot be written.
+    structures: a segment each, numbered from 1. A slice without a segment has no frame of it. Raises OSError if `path`
+    cannot be written.
     """
     ds = result_attributes("segmentation", provenance)
     ds.SOPClassUID, ds.Modality = SegmentationStorage, "SEG"
     ds.ImageType = ["DERIVED", "PRIMARY"]
     ds.ContentLabel, ds.ContentDescription, ds.ContentCreatorName = "HIPPOCAMPUS", NOT_FOR_DIAGNOSIS, None
     ds.SegmentationType, ds.SegmentsOverlap = "BINARY", "YES"
-    ds.SegmentSequence = [_segment(number, provenance) for number in range(1, len(STRUCTURES) + 1)]
+    ds.SegmentSequence = [_segment(number, one, provenance) for number, one in enumerate(structures, start=1)]
     ds.update(_place(provenance))
     ds.SourceImageSequence = references(provenance.sources)
     ds.ReferencedSeriesSequence = [
@@ -62,7 +66,7 @@ def save_segmentation(labels: np.ndarray, path: Path, provenance: Provenance) ->
         )
     ]
     order = np.flatnonzero(labels.any(axis=(1, 2)))[::-1]  # as highdicom sorts slices
-    masks = np.stack([np.isin(labels[order], one.labels) for one in STRUCTURES])
+    masks = np.stack([np.isin(labels[order], one.labels) for one in structures])
     segments, places = np.nonzero(masks.any(axis=(2, 3)))
     sources = [provenance.sources[index] for index in order]
     ds.PerFrameFunctionalGroupsSequence = _frame_groups(segments.tolist(), places.tolist(), sources)
@@ -131,8 +135,7 @@ def _binary_pixels(frames: np.ndarray) -> Dataset:
     return ds
 
 
-def _segment(number: int, provenance: Provenance) -> SegmentDescription:
-    structure = STRUCTURES[number - 1]
+def _segment(number: int, structure: Structure, provenance: Provenance) -> SegmentDescription:
     segment = SegmentDescription(
         segment_number=number,
         segment_label=structure.name,
@@ -148,7 +151,8 @@ def _segment(number: int, provenance: Provenance) -> SegmentDescription:
         tracking_id=structure.name,
         display_color=CIELabColor.from_string(structure.colour),
     )
-    if structure.key in MODIFIERS:
+    modifiers = [LATERALITY.get(structure.side), MODIFIERS.get(structure.key)]
+    if any(modifiers):
         (kind,) = segment.SegmentedPropertyTypeCodeSequence
-        kind.SegmentedPropertyTypeModifierCodeSequence = [hd.sr.CodedConcept.from_code(MODIFIERS[structure.key])]
+        kind.SegmentedPropertyTypeModifierCodeSequence = [hd.sr.CodedConcept.from_code(one) for one in modifiers if one]
     return segment

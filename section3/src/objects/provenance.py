@@ -59,14 +59,14 @@ class Provenance:
         """A UID that follows from source instances and setup: the same result has it at every run."""
         return generate_uid(entropy_srcs=[PRODUCT, *purpose, self.setup_digest, *sorted(self.source_uids)])
 
-    def tracking_uid(self, structure: Structure, side: str | None = None) -> str:
+    def tracking_uid(self, structure: Structure) -> str:
         """What tells that segments and measurements are of the same structure of the same person, at every visit.
 
         From issuer, PatientID, structure and side alone. Of a person without a PatientID it holds for this result only.
         """
         if self._person is None:
-            return self.uid("tracking", structure.key, side or "")
-        return generate_uid(entropy_srcs=[repr((PRODUCT, "tracking", self._person, structure.key, side))])
+            return self.uid("tracking", structure.key, structure.side or "")
+        return generate_uid(entropy_srcs=[repr((PRODUCT, "tracking", self._person, structure.key, structure.side))])
 
     @cached_property
     def _person(self) -> str | None:

@@ -17,7 +17,7 @@ from pydicom import Dataset
 from pydicom.pixels import pixel_array
 from pydicom.tag import Tag
 
-from common.structures import COLOURS
+from common.structures import COLOURS, Structure
 from reading.dicom_file import DICOM_ERRORS
 from reading.dicom_volume import SourceVolume
 
@@ -47,13 +47,13 @@ class DecodedSegment:
 def verify_results(
     segmentation: Path,
     measurements: Path,
-    masks: Mapping[str, np.ndarray],
-    volumes_mm3: Mapping[str, float],
+    labels: np.ndarray,
+    volumes_mm3: Mapping[Structure, float],
     source: SourceVolume,
 ) -> None:
-    """Compare both files with the masks [X, Y, Z] on the grid of `source` and their volumes, by name of the structure.
+    """Compare both files with the labels [X, Y, Z] on the grid of `source`, and the volumes by their structure.
 
-    Segments come in the order of `masks`. Raises VerificationError.
+    Segments come in the order of the volumes. Raises VerificationError.
     """
     try:
         written = _read(segmentation)
@@ -61,13 +61,14 @@ def verify_results(
         measured = decode_measurements(_read(measurements), written.SOPInstanceUID)
     except DICOM_ERRORS as error:
         raise VerificationError(f"the results cannot be read back ({type(error).__name__})") from error
-    if len(segments) != len(masks):
-        raise VerificationError(f"the segmentation has {len(segments)} segments, expected {len(masks)}")
-    for (name, mask), segment in zip(masks.items(), segments, strict=True):
-        _compare_segment(name, segment, mask, volumes_mm3[name], source)
-        if measured.get(segment.tracking_uid) != volumes_mm3[name]:
+    if len(segments) != len(volumes_mm3):
+        raise VerificationError(f"the segmentation has {len(segments)} segments, expected {len(volumes_mm3)}")
+    for (structure, volume), segment in zip(volumes_mm3.items(), segments, strict=True):
+        name = structure.key if structure.side is None else f"{structure.side} {structure.key}"
+        _compare_segment(name, segment, np.isin(labels, structure.labels), volume, source)
+        if measured.get(segment.tracking_uid) != volume:
             found = measured.get(segment.tracking_uid, "no volume")
-            raise VerificationError(f"the measurements say {found} for {name}, expected {volumes_mm3[name]} mm3")
+            raise VerificationError(f"the measurements say {found} for {name}, expected {volume} mm3")
 
 
 def verify_picture(path: Path, picture: Image.Image) -> Dataset:
@@ -101,6 +102,8 @@ def verify_overlay(pictures: Mapping[Path, Image.Image], labels: np.ndarray, sou
                 raise VerificationError(f"a contour in {path.name} lies outside of what was measured")
             found[tuple(indices.T)] = label
     found, labels = source.by_slice(found), source.by_slice(labels)
+    shown = found.any(axis=(1, 2)) | labels.any(axis=(1, 2))
+    found, labels = found[shown], labels[shown]
     if (found != labels)[(found > 0) | _borders(labels)].any():
         raise VerificationError("the contours of the overlay are not those of what was measured")
 

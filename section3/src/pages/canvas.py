@@ -95,6 +95,11 @@ def fit(text: str, sizes: range, width: int, line_count: int) -> tuple[list[str]
     return [*lines[: line_count - 1], last + "…"], size
 
 
+def in_words(grid: Grid) -> str:
+    voxels, mm = " x ".join(map(str, grid.shape)), " x ".join(f"{side:.3g}" for side in grid.spacing)
+    return f"{voxels} voxels of {mm} mm"
+
+
 class Page:
     """The canvas and what is drawn on it, part by part. Positions are pixels; text stands on its baseline."""
 
@@ -162,8 +167,7 @@ class Page:
     def series(self, grid: Grid, description: str, y: float) -> float:
         """Which series, and its grid; returns the last baseline."""
         y = self.field(MARGIN, y, "Series", description, COLUMN, range(17, 11, -1)) + 23
-        voxels, mm = " x ".join(map(str, grid.shape)), " x ".join(f"{s:.3g}" for s in grid.spacing)
-        self.text(MARGIN, y, f"{voxels} voxels of {mm} mm", 14, NORMAL)
+        self.text(MARGIN, y, in_words(grid), 14, NORMAL)
         return y
 
     def footer(self, notes: Sequence[str]) -> None:

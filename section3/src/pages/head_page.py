@@ -7,18 +7,17 @@ from collections.abc import Mapping
 import numpy as np
 from PIL import Image
 
-from common.structures import PARTS, WHOLE
+from common.structures import LEFT, PARTS, WHOLE
 from common.verdicts import not_passed
 from common.volume import Grid, Volume
-from measuring.hippocrop import LEFT, SIDES
-from measuring.measure_head import MeasuredHead
-from measuring.measurement import Hippocampus
+from measuring.measurement import Hippocampus, Measurement
 from pages.canvas import (
     BRIGHT,
     COLUMN,
     FOOTER,
     GUTTER,
     HALF,
+    IDENTITY,
     MARGIN,
     MUTED,
     NORMAL,
@@ -27,6 +26,7 @@ from pages.canvas import (
     Page,
     drawable,
     fit,
+    in_words,
 )
 from pages.views import AXIAL, CORONAL, SAGITTAL, View, annotate, middle_slice, render, window, zoom_to
 from pages.views import display_plane as display
@@ -35,6 +35,7 @@ SIDE_COLOURS = {"left": "#7FD1AE", "right": "#D39BE8"}  # of the boxes in the sm
 PICTURE = 244  # pixels: the largest side of a picture of a hippocampus
 HEAD_PICTURE = 196
 ROW = 312  # from one row of pictures to the next
+CARE_BOTTOM = FOOTER - 62
 PUBLISHED = "Of healthy people nine in ten differ by less than 8.5 % (FreeSurfer) or 17.9 % (FIRST): other programs."
 NOT_FOR = (
     "Contours and volumes were made by a program and nobody has checked them. Not for treatment, nor for following a "
@@ -44,30 +45,40 @@ NOT_FOR = (
 
 
 def create_head_page(
-    head: Volume, measured: MeasuredHead | None, name: str, model: Mapping[str, str], reason: str = ""
+    measurement: Measurement,
+    model: Mapping[str, str],
+    header: Mapping[str, str] | None = None,
+    image: str = "",
+    history: str = "",
 ) -> Image.Image:
     """Draw the page, an RGB image of 1400 x 1000 pixels.
 
-    measured: None where nothing was found in the image. name: of the image. reason: why there is no number at all.
+    header: patient and study attributes that may be shown, None of an image that has none; then `image` is its name.
+    history: when it was measured, "" where that is not to be told.
     """
     page = Page()
     page.heading("Hippocampus volumes")
-    y = page.field(MARGIN, 148, "Image", name, COLUMN, range(20, 11, -1), lines=2)
-    voxels, mm = " x ".join(map(str, head.grid.shape)), " x ".join(f"{side:.3g}" for side in head.grid.spacing)
-    page.text(MARGIN, y + 22, f"{voxels} voxels of {mm} mm", 14, NORMAL)
-    y = page.rule(y + 22)
-    hippocampi = measured.hippocampi if measured else ()
-    if reason:
-        page.text(MARGIN, y, "No volumes", 28, BRIGHT)
-        _say(page, reason, y + 10, 8)
+    grid = measurement.source.grid
+    if header is None:
+        y = page.field(MARGIN, IDENTITY, "Image", image, COLUMN, range(20, 11, -1), lines=2) + 22
+        page.text(MARGIN, y, in_words(grid), 14, NORMAL)
     else:
-        y = _figures(page, hippocampi, y)
-        y = _asymmetry(page, hippocampi, y + 44)
-        _care(page, measured, y)
-    _model(page, model)
-    _head_pictures(page, head, measured)
-    for number, (one, box) in enumerate(zip(hippocampi, measured.boxes if measured else (), strict=True)):
-        _pictures(page, head.voxels[box], one, VIEWS[1] + GUTTER[1] + ROW * (number + 0.78))
+        y = page.identity(header, IDENTITY)
+        y = page.series(grid, measurement.accepted.description, y + 34)
+    y = page.rule(y)
+    if measurement.refusal:
+        page.text(MARGIN, y, "No volumes", 28, BRIGHT)
+        _say(page, measurement.refusal.reason, y + 10, 8)
+    else:
+        y = _figures(page, measurement.hippocampi, y)
+        y = _asymmetry(page, measurement.hippocampi, y + 34)
+        _care(page, measurement, y)
+    _model(page, model, history)
+    _head_pictures(page, measurement)
+    for number, one in enumerate(measurement.hippocampi):
+        if one.box:
+            voxels = measurement.source.voxels[one.box]
+            _pictures(page, voxels, one, VIEWS[1] + GUTTER[1] + ROW * (number + 0.78))
     page.footer(NOT_FOR)
     return page.image
 
@@ -99,14 +110,21 @@ def _asymmetry(page: Page, hippocampi: tuple[Hippocampus, ...], y: float) -> flo
     return y + 22 + 17 * len(lines)
 
 
-def _care(page: Page, measured: MeasuredHead, y: float) -> None:
-    """Why a side has no number, and what to be careful of."""
-    told = [f"No number of the {one.side} one. {one.refusal.reason}" for one in measured.hippocampi if one.refusal]
-    warned = [(None, check) for check in not_passed(measured.checks)]
-    warned += [(one.side, check) for one in measured.hippocampi if not one.refusal for check in not_passed(one.checks)]
+def _care(page: Page, measurement: Measurement, y: float) -> None:
+    """Why a side has no number, and what to be careful of; as much of it as there is room for."""
+    hippocampi = measurement.hippocampi
+    told = [f"No number of the {one.side} one. {one.refusal.reason}" for one in hippocampi if one.refusal]
+    warned = [(None, check) for check in not_passed(measurement.checks)]
+    warned += [(one.side, check) for one in hippocampi if not one.refusal for check in not_passed(one.checks)]
     told += [f"With care{f' ({side})' if side else ''}: {check.sentence}" for side, check in warned]
-    for text in told[:3]:
-        y = _say(page, text, y, 4) + 6
+    shown = 0
+    for text in told:
+        lines = min(4, int(CARE_BOTTOM - y - 12) // 16)
+        if lines < 2:
+            break
+        y, shown = _say(page, text, y, lines) + 4, shown + 1
+    if shown < len(told):
+        page.text(MARGIN + 14, y + 14, f"and {len(told) - shown} more: see the record", 12, WARNING)
 
 
 def _say(page: Page, text: str, y: float, most: int) -> float:
@@ -119,9 +137,11 @@ def _say(page: Page, text: str, y: float, most: int) -> float:
     return y
 
 
-def _model(page: Page, model: Mapping[str, str]) -> None:
-    page.text(MARGIN, FOOTER - 40, "Model", 14, MUTED)
-    page.text(MARGIN, FOOTER - 20, f"{model['name']} {model['version']} ({model['sha256'][:12]})", 15, NORMAL)
+def _model(page: Page, model: Mapping[str, str], history: str) -> None:
+    name = f"Model {model['name']} {model['version']} ({model['sha256'][:12]})"
+    for y, text in ((FOOTER - 38, name), (FOOTER - 19, drawable(history[:1].upper() + history[1:]))):
+        (line,), size = fit(text, range(14, 10, -1), COLUMN, 1)
+        page.text(MARGIN, y, line, size, MUTED)
 
 
 def _pictures(page: Page, voxels: np.ndarray, one: Hippocampus, top: float) -> None:
@@ -144,9 +164,10 @@ def _size_mm(grid: Grid, axis: int) -> tuple[float, float]:
     return tuple(grid.extent[other] for other in range(3) if other != axis)
 
 
-def _head_pictures(page: Page, head: Volume, measured: MeasuredHead | None) -> None:
+def _head_pictures(page: Page, measurement: Measurement) -> None:
     """The whole head in three planes, with the two boxes in which the hippocampi were looked for."""
-    boxes = dict(zip(SIDES, measured.boxes, strict=True)) if measured and measured.boxes else {}
+    head = measurement.source
+    boxes = {one.side: one.box for one in measurement.hippocampi if one.box}
     middle = boxes.get(LEFT) or tuple(slice(0, size) for size in head.grid.shape)
     zoom = HEAD_PICTURE / max(head.grid.extent)
     width = (VIEWS[2] - VIEWS[0]) / 3
@@ -160,6 +181,8 @@ def _head_pictures(page: Page, head: Volume, measured: MeasuredHead | None) -> N
         plane = zoom_to(display(grey, view), size, Image.Resampling.BICUBIC)
         page.image.paste(Image.fromarray(plane).convert("RGB"), (left, top))
         for side, box in boxes.items():
+            if axis == SAGITTAL and side != LEFT:  # the plane runs through the left one
+                continue
             _box(page, box, head, axis, (left, top, *size), SIDE_COLOURS[side])
         _annotate(page, view, left, top, *size)
     for line, side in enumerate(boxes):

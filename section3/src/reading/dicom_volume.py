@@ -9,7 +9,7 @@ from itertools import permutations
 import numpy as np
 
 from common.refusal import Refusal, Stop
-from common.volume import Grid, Volume
+from common.volume import LARGEST_HEAD, Grid, Volume
 from reading.dicom_file import Instance
 from reading.dicom_pixels import grey_values, stored_pixels
 from reading.dicom_series import Series
@@ -44,13 +44,22 @@ class SourceVolume(Volume):
 
 
 def load_dicom_volume_as_numpy_from_list(series: Series) -> SourceVolume:
-    """Build the volume of a series from its slices' positions and orientations, never from their numbers.
+    """Build the volume of a crop from its slices' positions and orientations, never from their numbers.
 
     Single-frame and enhanced multi-frame images alike. Raises Refusal: too-few-slices, slices-missing, geometry-*,
     unreadable-pixels; Failure: cannot-read, helper-failed.
     """
     slices = checked_slices(series)
     _require_resampleable(_grid(slices))  # before any pixel is decoded
+    return _volume(slices)
+
+
+def load_head(series: Series) -> SourceVolume:
+    """The same of a head, whose voxels and extent are judged by who looks for the hippocampi in it."""
+    slices = checked_slices(series)
+    if np.prod(_grid(slices).shape, dtype=float) > LARGEST_HEAD:
+        found = " x ".join(map(str, _grid(slices).shape))
+        raise Refusal("geometry-field-of-view", f"the series has {found} voxels, more than a head needs")
     return _volume(slices)
 
 

@@ -12,11 +12,10 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from nibabel.wrapstruct import WrapStructError
 
 from common.refusal import Failure, Refusal
-from common.volume import Grid, Volume
+from common.volume import LARGEST_HEAD, Grid, Volume
 
 SUFFIXES = (".nii", ".nii.gz", ".mgz")
 RAS = np.array([[0, 1], [1, 1], [2, 1]])
-LARGEST_VOXELS = 512**3
 PERPENDICULAR = 0.01  # of the cosine between two axes
 SAME_PLACE = 1.0  # mm: so far may qform and sform lie apart, as one is rounded otherwise than the other
 UNREADABLE = (  # what nibabel raises of a file that is none, or broken
@@ -76,7 +75,7 @@ def _require_grid(image: nib.spatialimages.SpatialImage) -> None:
     shape = image.shape
     if len(shape) < 3 or any(size != 1 for size in shape[3:]):
         raise Refusal("geometry-missing", f"the image has the shape {shape}, expected one volume")
-    if min(shape[:3]) < 8 or np.prod(shape[:3], dtype=float) > LARGEST_VOXELS:
+    if min(shape[:3]) < 8 or np.prod(shape[:3], dtype=float) > LARGEST_HEAD:
         raise Refusal(
             "geometry-field-of-view", f"the image has {' x '.join(map(str, shape[:3]))} voxels: it is no head"
         )

@@ -1,18 +1,21 @@
 """Which series of a study is the input, and why.
 
-The rules are data, a JSON list of conditions (hippocrop_rules.json):
+The rules are data, a JSON list of conditions (hippocrop_rules.json for crops, head_rules.json for heads):
 
 name        what the condition is called where it decides
 attribute   a DICOM keyword, or `slices`: how many slices the series has
-test        is: one of the values; has: one of the values of the attribute; at-least: a number
+test        is: one of the values; has: one of the values of the attribute; has-none: none of them; no-word: no such
+            word in the text; at-least, at-most: numbers; at-most-if-given: numbers, or nothing
 values      what is compared, without regard to case and spaces
 expected    the same in words, where the values do not speak for themselves
+only        an attribute and a value: the condition is asked only where the attribute has that value
 
 They must hold for every instance; the first one that does not is the reason given for a rejection.
 """
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,9 +23,12 @@ from pathlib import Path
 from common.product import PRODUCT
 from common.refusal import Failure, Refusal
 from common.verdicts import SeriesVerdict
+from reading.acquisition import acquisition_text
+from reading.dicom_file import Instance
 from reading.dicom_series import Series, Study
 
 DEFAULT_RULES = Path(__file__).resolve().parents[1] / "hippocrop_rules.json"
+DEFAULT_HEAD_RULES = DEFAULT_RULES.with_name("head_rules.json")
 
 
 @dataclass(frozen=True)
@@ -34,9 +40,13 @@ class Condition:
     test: str
     values: tuple[str | int, ...]
     expected: str = ""
+    only: tuple[str, str] | None = None
 
     def is_met(self, text: str) -> bool:
         return TESTS[self.test](text, self.values)
+
+    def is_asked(self, instance: Instance) -> bool:
+        return self.only is None or _has(acquisition_text(instance, self.only[0]), self.only[1:])
 
     def rejection(self, text: str) -> str:
         return f"{self.attribute} is '{text}', expected {self.expected or ' or '.join(map(str, self.values))}"
@@ -54,14 +64,38 @@ def _has(text: str, values: Sequence) -> bool:
     return any(_is(part, values) for part in text.split("\\"))
 
 
+def _has_none(text: str, values: Sequence) -> bool:
+    return not _has(text, values)
+
+
+def _no_word(text: str, values: Sequence) -> bool:
+    words = {word.casefold() for word in re.split(r"[^0-9A-Za-z+]+", text)}
+    return not any(value.casefold() in words for value in values)
+
+
 def _at_least(text: str, values: Sequence) -> bool:
     return text.isdecimal() and int(text) >= values[0]
+
+
+def _at_most(text: str, values: Sequence) -> bool:
+    try:
+        return all(float(part) <= values[0] for part in text.split("\\"))
+    except ValueError:  # no number
+        return False
+
+
+def _at_most_if_given(text: str, values: Sequence) -> bool:
+    return not text or _at_most(text, values)
 
 
 TESTS: dict[str, Callable[[str, Sequence], bool]] = {
     "is": _is,
     "has": _has,
+    "has-none": _has_none,
+    "no-word": _no_word,
     "at-least": _at_least,
+    "at-most": _at_most,
+    "at-most-if-given": _at_most_if_given,
 }
 
 
@@ -83,14 +117,21 @@ def load_rules(path: Path = DEFAULT_RULES) -> tuple[Condition, ...]:
             raise TypeError("not a list")
         if not all(isinstance(rule["values"], list) for rule in content):
             raise TypeError("values is not a list")
-        rules = tuple(Condition(**{**rule, "values": tuple(rule["values"])}) for rule in content)
-        for rule in rules:
-            rule.is_met("1")
+        rules = tuple(_condition(rule) for rule in content)
     except OSError as error:
         raise Failure("bad-rules", f"rules {path} cannot be read: {error.strerror}") from error
     except (ValueError, TypeError, LookupError) as error:
         raise Failure("bad-rules", f"{path} is no list of conditions: {type(error).__name__}, {error}") from error
     return rules
+
+
+def _condition(rule: dict) -> Condition:
+    only = rule.get("only")
+    if only is not None and not (isinstance(only, list) and len(only) == 2 and all(isinstance(o, str) for o in only)):
+        raise TypeError("only is not an attribute and a value")
+    condition = Condition(**{**rule, "values": tuple(rule["values"]), "only": only and tuple(only)})
+    condition.is_met("1")
+    return condition
 
 
 def rules_sha256(rules: Sequence[Condition]) -> str:
@@ -116,8 +157,9 @@ def _consider(series: Series, conditions: Iterable[Condition]) -> SeriesVerdict:
         return SeriesVerdict(*about, "not-our-result", reason, ours=True)
     for condition in conditions:
         for instance in series.instances:
-            text = str(series.slices) if condition.attribute == "slices" else instance.text(condition.attribute)
-            if not condition.is_met(text):
+            slices = condition.attribute == "slices"
+            text = str(series.slices) if slices else acquisition_text(instance, condition.attribute)
+            if condition.is_asked(instance) and not condition.is_met(text):
                 return SeriesVerdict(*about, condition.name, condition.rejection(text[:200]))
     return SeriesVerdict(*about, None, "meets all conditions")
 

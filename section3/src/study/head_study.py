@@ -6,7 +6,7 @@ import functools
 import hashlib
 import io
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel as nib
@@ -14,21 +14,18 @@ import numpy as np
 
 from common.refusal import REFUSED, SUCCESS, Failure, Refusal, Stop
 from common.stopwatch import Stopwatch
-from common.structures import PARTS, STRUCTURES
+from common.structures import SIDES, STRUCTURES
 from common.verdicts import worst
 from common.whole_files import write_bytes, write_json
-from measuring.hippocrop import SIDES, Localiser
+from measuring.hippocrop import Localiser
 from measuring.measure_head import MeasuredHead, measure_head
+from measuring.measurement import Measurement
 from measuring.unet_inference_agent import UNetInferenceAgent
 from pages.head_page import create_head_page
 from reading.nifti_head import HeadImage, read_head
-from study.setup import DEFAULT_MODEL
+from study.setup import DEFAULT_LOCALISER, DEFAULT_MODEL, HEAD_REVISION
 
-DEFAULT_LOCALISER = DEFAULT_MODEL.with_name("localiser.onnx")
-REVISION = 1  # raised when the same image and models give another result
 MASKS, PAGE, RECORD = "_hippocampus.nii.gz", ".png", ".json"
-# Labels of the masks: anterior and posterior of each side, in the order of SIDES.
-LABELS = {side: {part.labels[0]: 2 * n + part.labels[0] for part in PARTS} for n, side in enumerate(SIDES)}
 VOLUMES = tuple(f"{side}_{one.key}_mm3" for side in SIDES for one in STRUCTURES)
 
 
@@ -78,23 +75,23 @@ def measure_image(task: HeadTask) -> dict:
 def _measured(
     task: HeadTask, image: HeadImage, localiser: Localiser, agent: UNetInferenceAgent, stopwatch: Stopwatch
 ) -> dict:
-    measured, refusal = None, None
+    measured, measurement = None, Measurement({}, source=image.volume)
     try:
         measured = measure_head(image.volume, localiser, agent, stopwatch)
-        refusal = measured.refusal
-        if not refusal and all(one.refusal for one in measured.hippocampi):
-            refusal = measured.hippocampi[0].refusal
+        measurement = replace(
+            measurement, hippocampi=measured.hippocampi, checks=measured.checks, refusal=measured.refusal
+        )
     except Refusal as error:
-        refusal = error
+        measurement = replace(measurement, refusal=error)
+    refusal = measurement.refusal
     try:
         with stopwatch.timed("write"):
-            reason = refusal.reason if refusal else ""
-            page = create_head_page(image.volume, measured, task.path.name, agent.identity, reason)
+            page = create_head_page(measurement, agent.identity, image=task.path.name)
             packed = io.BytesIO()
             page.save(packed, "PNG")
             write_bytes(_path(task, PAGE), packed.getvalue())
             if not refusal:
-                _write_masks(_path(task, MASKS), image, measured)
+                _write_masks(_path(task, MASKS), image, measurement.labels)
     except OSError as error:
         raise Failure("cannot-write", f"nothing can be written to {task.output_dir}: {error.strerror}") from error
     told = {"status": REFUSED, "code": refusal.code, "reason": refusal.reason} if refusal else {}
@@ -117,12 +114,7 @@ def _in_record(measured: MeasuredHead) -> dict:
     }
 
 
-def _write_masks(path: Path, image: HeadImage, measured: MeasuredHead) -> None:
-    labels = np.zeros(image.volume.grid.shape, np.uint8)
-    for one, box in zip(measured.hippocampi, measured.boxes, strict=True):
-        if one.labels is not None:
-            for label, ours in LABELS[one.side].items():
-                labels[box][one.labels == label] = ours
+def _write_masks(path: Path, image: HeadImage, labels: np.ndarray) -> None:
     unfinished = path.with_name(f".unfinished_{path.name}")
     try:
         nib.save(image.on_own_grid(labels), unfinished)
@@ -158,5 +150,5 @@ def _path(task: HeadTask, ending: str) -> Path:
 def _models(model_path: Path, localiser_path: Path, threads: int) -> tuple[Localiser, UNetInferenceAgent, str]:
     """And what tells them from any that may give another result. Raises Failure: bad-model."""
     localiser, agent = Localiser(localiser_path, threads), UNetInferenceAgent(model_path, threads)
-    parts = (REVISION, localiser.sha256, agent.identity["sha256"])
+    parts = (HEAD_REVISION, localiser.sha256, agent.identity["sha256"])
     return localiser, agent, hashlib.sha256(repr(parts).encode()).hexdigest()

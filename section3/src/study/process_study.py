@@ -7,17 +7,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from common.refusal import SUCCESS, Failure, Refusal, Stop, printable
+from common.refusal import SUCCESS, Failure, Stop
 from common.send_outcome import SendOutcome
 from common.stopwatch import Stopwatch
-from measuring.measure_crop import measure_crop
-from measuring.measurement import Measurement
 from objects.verify_objects import VerificationError
-from reading.dicom_series import Study, list_files, read_study, require_one_content, require_readable
-from reading.dicom_volume import load_dicom_volume_as_numpy_from_list, volume_to_look_at
+from reading.dicom_series import list_files, read_study
 from reading.identity import Identity, Nobody
-from reading.series_checks import check_series
-from reading.series_rules import consider_series, get_series_for_inference, without_ours
+from study.measure_study import NoSuchSeriesError, measure_study
 from study.output_folder import cannot_write, only_run_in, write_result
 from study.setup import Setup
 from study.study_outputs import write_outputs
@@ -26,10 +22,6 @@ from study.study_result import StudyResult
 DEFAULT_OUTPUT = Path(__file__).resolve().parents[2] / "out"
 
 Send = Callable[[list[Path]], SendOutcome]
-
-
-class NoSuchSeriesError(Exception):
-    """The series that was asked for is not in the study. The message, a line, names those that are."""
 
 
 def validate_study_directory(folder: Path) -> list[Path]:
@@ -119,45 +111,6 @@ def _as_stop(error: Exception) -> Stop:
     frame = traceback.extract_tb(error.__traceback__)[-1]
     place = f"{type(error).__name__} in {Path(frame.filename).name}, line {frame.lineno}"
     return Failure("internal-error", place)
-
-
-def measure_study(study: Study, setup: Setup, stopwatch: Stopwatch, series_uid: str | None = None) -> Measurement:
-    """Choose the series, segment and measure it. Raises NoSuchSeriesError, Failure."""
-    identity = (Nobody if setup.pseudonymous else Identity).of(study)
-    if series_uid is not None and study.series_of(series_uid) is None:
-        damaged = f" ({len(study.damaged)} damaged files left out)" if study.damaged else ""
-        raise NoSuchSeriesError(f"no series {series_uid} in the study{damaged}, which has: {_listed(study, identity)}")
-    verdicts = consider_series(study, setup.rules, series_uid)
-    shown = tuple(identity.removed_from_verdict(one) for one in verdicts)
-    series = None
-    try:
-        with identity.kept_out_of_stops():
-            series = get_series_for_inference(study, verdicts)
-            require_readable(study, series)
-            require_one_content(study, series)
-            with stopwatch.timed("volume"):
-                source = load_dicom_volume_as_numpy_from_list(series)
-    except Refusal as refusal:
-        # What cannot be decoded is not tried again.
-        readable = series if refusal.code != "unreadable-pixels" else None
-        picture = readable and volume_to_look_at(readable)
-        return Measurement(without_ours(study).header_for(series), shown, picture, refusal=refusal)
-    hippocampus = measure_crop(source, setup.agent, setup.limits, stopwatch)
-    return Measurement(
-        header=without_ours(study).header_for(series),
-        series=shown,
-        source=source,
-        hippocampi=(hippocampus,),
-        checks=check_series(series, source),
-        refusal=hippocampus.refusal,
-    )
-
-
-def _listed(study: Study, identity: Identity) -> str:
-    """The series that --series can name, on one line without the patient."""
-    series = without_ours(study).series
-    names = (f"{one.uid} ({one.description or 'unnamed'}, {len(one.instances)} images)" for one in series)
-    return printable(identity.removed_from(", ".join(names)))[:1000] or "none but those of our results"
 
 
 def record_stop(stop: Stop, output_dir: Path | None, study_uid: str | None) -> StudyResult:

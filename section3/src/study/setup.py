@@ -6,45 +6,54 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from measuring.hippocrop import Localiser
 from measuring.quality_limits import Limits
 from measuring.unet_inference_agent import UNetInferenceAgent
 from objects.provenance import REVISION
 from reading.series_rules import Condition, rules_sha256
 
 DEFAULT_MODEL = Path(__file__).resolve().parents[2] / "model" / "model.onnx"
+DEFAULT_LOCALISER = DEFAULT_MODEL.with_name("localiser.onnx")
+HEAD_REVISION = 2  # raised when the same head and models give another result
 
 
 @dataclass(frozen=True)
 class SetupFiles:
     """What a setup is loaded from; small enough to be sent to another process.
 
-    model_path: the model, with its limits beside it. rules: which series is the input. pseudonymous: pages do not say
-    whose study it is.
+    model_path: the model, with its limits beside it. rules: which series is a crop. pseudonymous: pages do not say
+    whose study it is. head_rules: which series is a head, where there is no crop; without any, none is looked for.
     """
 
     model_path: Path
     rules: tuple[Condition, ...]
     pseudonymous: bool = False
+    head_rules: tuple[Condition, ...] = ()
 
     def load(self, threads: int = 1) -> Setup:
         """Read model and limits, once. Raises Failure: bad-model."""
         agent = UNetInferenceAgent(self.model_path, threads)
-        return Setup(agent, Limits.load(self.model_path.parent), self.rules, self.pseudonymous)
+        localiser = Localiser(DEFAULT_LOCALISER, threads) if self.head_rules else None
+        limits = Limits.load(self.model_path.parent)
+        return Setup(agent, limits, self.rules, self.pseudonymous, self.head_rules, localiser)
 
 
 @dataclass(frozen=True, eq=False)
 class Setup:
-    """The loaded model, its limits (None where it has none), the rules for the input, and what pages may say."""
+    """The loaded models, their limits (None where there are none), the rules for the input, and what pages may say."""
 
     agent: UNetInferenceAgent
     limits: Limits | None
     rules: tuple[Condition, ...]
     pseudonymous: bool = False
+    head_rules: tuple[Condition, ...] = ()
+    localiser: Localiser | None = None
 
     @property
     def digest(self) -> str:
         """What tells this setup from any that may give another result."""
-        parts = (REVISION, self.agent.identity["sha256"], self.limits_sha256, rules_sha256(self.rules))
+        heads = (HEAD_REVISION, self.localiser.sha256, rules_sha256(self.head_rules)) if self.localiser else ()
+        parts = (REVISION, self.agent.identity["sha256"], self.limits_sha256, rules_sha256(self.rules), *heads)
         return hashlib.sha256(repr((*parts, self.pseudonymous)).encode()).hexdigest()
 
     @property

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 from pydicom import Dataset
 
@@ -21,9 +20,9 @@ from common.output_files import (
     SERIES_PICTURE,
 )
 from common.stopwatch import Stopwatch
-from common.structures import STRUCTURES
+from common.structures import without_sides
 from measuring.measurement import Measurement
-from objects.dicom_overlay import draw_overlay, save_overlay
+from objects.dicom_overlay import draw_overlay, near_labels, save_overlay
 from objects.dicom_page import (
     EarlierPage,
     earlier_page,
@@ -34,6 +33,7 @@ from objects.dicom_page import (
 )
 from objects.provenance import Provenance, with_history
 from objects.verify_objects import verify_overlay, verify_picture, verify_results
+from pages.head_page import create_head_page
 from pages.refusal_page import create_refusal_page
 from pages.report import create_report
 from pages.series_page import create_series_page
@@ -101,7 +101,7 @@ def _write_pages(
     measurement: Measurement, provenance: Provenance, shown: Mapping[str, str], folder: Path, writers: Writers
 ) -> dict[str, str]:
     """Write both pages as pictures and as DICOM, `shown` being what they may say of patient and study."""
-    page = create_report(measurement, shown, provenance.model, _history(provenance))
+    page = _draw_page(measurement, shown, provenance)
     _save_picture(page, folder / PAGE_PICTURE)
     report = writers.report(page, folder / PAGE, provenance)
     verify_picture(folder / PAGE, page)
@@ -113,22 +113,30 @@ def _write_pages(
     return {PAGE: report.SOPInstanceUID, SERIES_PAGE: series_page.SOPInstanceUID}
 
 
+def _draw_page(measurement: Measurement, shown: Mapping[str, str], provenance: Provenance) -> Image.Image:
+    history = _history(provenance)
+    if measurement.is_head:
+        return create_head_page(measurement, provenance.model, shown, history=history)
+    return create_report(measurement, shown, provenance.model, history)
+
+
 def _write_objects(measurement: Measurement, provenance: Provenance, folder: Path, writers: Writers) -> dict[str, str]:
     """Write segmentation, measurements and overlay, read them back, and only then hand on their SOP Instance UIDs."""
     from objects.dicom_measurements import save_measurements  # here, see _save_segmentation
 
-    source, (hippocampus,) = measurement.source, measurement.hippocampi
-    labels, volumes = hippocampus.labels, hippocampus.volumes_mm3
+    source, labels, volumes = measurement.source, measurement.labels, measurement.volumes
     labels_by_slice = source.by_slice(labels)
-    segmentation = writers.segmentation(labels_by_slice, folder / SEGMENTATION, provenance)
+    segmentation = writers.segmentation(labels_by_slice, folder / SEGMENTATION, provenance, tuple(volumes))
     measurements = save_measurements(volumes, segmentation, folder / MEASUREMENTS, provenance)
-    pictures = writers.draw_overlay(source.by_slice(window(source.voxels)), labels_by_slice)
-    overlay = writers.overlay(pictures, folder / OVERLAY, provenance)
+    verify_results(folder / SEGMENTATION, folder / MEASUREMENTS, labels, volumes, source)
 
-    masks = {one.key: np.isin(labels, one.labels) for one in STRUCTURES}
-    verify_results(folder / SEGMENTATION, folder / MEASUREMENTS, masks, volumes, source)
+    labels, labels_by_slice = without_sides(labels), without_sides(labels_by_slice)  # contours name no side
+    near = near_labels(labels_by_slice) if measurement.is_head else range(len(labels_by_slice))
+    grey = source.by_slice(window(source.voxels))
+    pictures = writers.draw_overlay(grey, labels_by_slice, near)
+    overlay = writers.overlay(pictures, folder / OVERLAY, provenance)
     paths = (folder / OVERLAY / name for name in overlay)
-    verify_overlay(dict(zip(paths, pictures, strict=True)), labels, source)
+    verify_overlay(dict(zip(paths, pictures.values(), strict=True)), labels, source)
     return {
         SEGMENTATION: segmentation.SOPInstanceUID,
         MEASUREMENTS: measurements.SOPInstanceUID,

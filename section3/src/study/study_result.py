@@ -34,7 +34,8 @@ class StudyResult:
     limits_sha256: str | None = None  # of the limits that decided whether its volumes may be shown
     revision: str | None = None  # of what the objects are like
     setup_sha256: str | None = None  # of all that it was made with: model, limits, rules, revision, pseudonymous
-    volumes_mm3: dict[str, float] | None = None
+    volumes_mm3: dict[str, float] | dict[str, dict[str, float]] | None = None  # of a head, by side
+    not_shown: dict[str, dict[str, str]] | None = None  # code and reason of the one side that has no number
     intervals_mm3: dict[str, list[float]] | None = None  # low and high; 90 % of true volumes lie within
     pseudonym: str | None = None  # the name on the pages in place of the patient's
     model: dict[str, str] | None = None
@@ -77,12 +78,24 @@ class StudyResult:
             series_considered=[_row(one) for one in measurement.series],
             series_instance_uid=accepted.series_instance_uid if accepted else None,
             quality_verdict=worst(checks) if checks else None,
-            quality=[asdict(check) for check in checks],
+            quality=_quality_rows(measurement),
         )
         if measurement.refusal:
             return result.stopped(measurement.refusal)
+        if measurement.is_head:
+            shown = {one.side: one.volumes_mm3 for one in measurement.hippocampi if one.volumes_mm3}
+            refusals = {one.side: one.refusal for one in measurement.hippocampi if one.refusal}
+            reasons = {side: {"code": one.code, "reason": one.reason} for side, one in refusals.items()}
+            return replace(result, volumes_mm3=shown, not_shown=reasons or None)
         (hippocampus,) = measurement.hippocampi
         return replace(result, volumes_mm3=hippocampus.volumes_mm3, intervals_mm3=hippocampus.intervals_mm3)
+
+    @property
+    def volumes_by_side(self) -> dict[str | None, dict[str, float]]:
+        """In mm3 by the key of the structure; of a crop under None, of a head under "left" and "right"."""
+        volumes = self.volumes_mm3 or {}
+        of_head = any(isinstance(one, dict) for one in volumes.values())
+        return volumes if of_head or not volumes else {None: volumes}
 
     @property
     def outputs_to_send(self) -> list[dict]:
@@ -118,9 +131,20 @@ class StudyResult:
             reason=stop.reason,
             again=CODES[stop.code].again,
             volumes_mm3=None,
+            not_shown=None,
             intervals_mm3=None,
             outputs=[],
         )
+
+
+def _quality_rows(measurement: Measurement) -> list[dict]:
+    """All checks as result.json has them; those of one side of a head name it."""
+    of_sides = [
+        {**asdict(check), **({"side": one.side} if one.side else {})}
+        for one in measurement.hippocampi
+        for check in one.checks
+    ]
+    return [asdict(check) for check in measurement.checks] + of_sides
 
 
 def _row(verdict: SeriesVerdict) -> dict:

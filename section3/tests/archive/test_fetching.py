@@ -81,7 +81,7 @@ def test_the_series_that_was_asked_for_is_fetched(study, uid, crop_uid, add_seri
     other = _uids(add_series(study), "SeriesInstanceUID")
     for asked in (crop_uid, *other):
         archive = FolderArchive(study)
-        with fetched_study(archive, uid, load_rules(), asked):
+        with fetched_study(archive, uid, load_rules(), series_uid=asked):
             assert archive.chosen == [asked]
 
 

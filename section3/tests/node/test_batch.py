@@ -129,11 +129,36 @@ def test_the_table_shows_every_study_with_its_volumes_or_its_code():
     stats.results.append(StudyResult(status="refused", code="no-dicom"))
     head, *rows, last = stats.table().splitlines()
     assert [row.split()[0] for row in rows] == ["unknown", "1.2", "1.9"]
-    assert rows[0].split() == ["unknown", "-", "-", "-", "0.0", "refused", "[no-dicom]"]
+    assert rows[0].split() == ["unknown", "-", "-", "-", "-", "0.0", "refused", "[no-dicom]"]
     assert rows[1].endswith("success (not sent)")
-    assert rows[2].split() == ["1.9", "1500", "1300", "2801", "0.8", "success"]
+    assert rows[2].split() == ["1.9", "-", "1500", "1300", "2801", "0.8", "success"]
     assert last.startswith("2 of 3 studies succeeded, 1 refused, 0 failed")
     assert "mm3" in head
+
+
+def _head_result() -> StudyResult:
+    """A head of which the right side was refused."""
+    check = {"name": "margin", "value": 0.0, "limit": "", "source": "", "sentence": "", "verdict": "fail"}
+    return StudyResult(
+        study_instance_uid="1.3",
+        volumes_mm3={"left": {"anterior": 1500.4, "posterior": 1300.2, "total": 2800.6}},
+        not_shown={"right": {"code": "structure-cut", "reason": "It lies outside."}},
+        quality=[{**check, "side": "right"}],
+        quality_verdict="fail",
+    )
+
+
+def test_of_a_head_each_side_has_a_line_and_columns_of_its_own():
+    stats = BatchProcessingStats(total=1, workers=1, results=[_head_result()])
+    _, left, right, _ = stats.table().splitlines()
+    assert left.split() == ["1.3", "left", "1500", "1300", "2801", "0.0", "success"]
+    assert right.split() == ["1.3", "right", "-", "-", "-", "0.0", "success,", "not", "shown", "[structure-cut]"]
+    assert "left 2801 mm3" in stats.progress()
+
+    (row,) = csv.DictReader(stats.csv().splitlines())
+    assert (row["left_anterior_mm3"], row["left_total_mm3"], row["left_code"]) == ("1500.4", "2800.6", "")
+    assert (row["right_total_mm3"], row["right_code"], row["total_mm3"]) == ("", "structure-cut", "")
+    assert row["quality_not_passed"] == "right margin fail"
 
 
 def test_the_summaries_have_every_volume_interval_verdict_code_and_time():
@@ -157,6 +182,9 @@ def test_the_summaries_have_every_volume_interval_verdict_code_and_time():
 
     first, second = csv.DictReader(stats.csv().splitlines())
     numbers = {name: value for name, value in first.items() if name.endswith("mm3")}
+    of_sides = {name for name in first if name.startswith(("left", "right"))}
+    assert len(of_sides) == 8 and not any(first[name] or second[name] for name in of_sides)
+    numbers = {name: value for name, value in numbers.items() if name not in of_sides}
     assert numbers == {
         "anterior_mm3": "1500.4",
         "anterior_low_mm3": "1400.0",

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from pydicom import Dataset
 
-from common.structures import ANTERIOR, POSTERIOR, STRUCTURES
+from common.structures import ANTERIOR, POSTERIOR, STRUCTURES, Structure
 from measuring.measure_crop import get_predicted_volumes
 from objects.dicom_measurements import save_measurements
 from objects.dicom_overlay import draw_overlay, save_overlay
@@ -56,8 +56,8 @@ class Results:
         return self.folder / "measurements.dcm"
 
     @property
-    def masks(self) -> dict[str, np.ndarray]:
-        return {one.key: np.isin(self.labels, one.labels) for one in STRUCTURES}
+    def by_structure(self) -> dict[Structure, float]:
+        return {one: self.volumes[one.key] for one in STRUCTURES}
 
     @property
     def contents(self) -> list[bytes]:
@@ -72,22 +72,22 @@ class Results:
         """Write the segmentation and the measurements."""
         self.folder.mkdir(exist_ok=True)
         segmentation = save_segmentation(self.source.by_slice(self.labels), self.segmentation, self.provenance)
-        save_measurements(self.volumes, segmentation, self.measurements, self.provenance)
+        save_measurements(self.by_structure, segmentation, self.measurements, self.provenance)
         return self
 
-    def draw(self) -> list[Image.Image]:
+    def draw(self) -> dict[int, Image.Image]:
         slices = self.source.by_slice(self.labels)
-        return draw_overlay(slices * 100, slices)
+        return draw_overlay(slices * 100, slices, range(len(slices)))
 
     def add_overlay(self) -> "Results":
         save_overlay(self.draw(), self.folder / "overlay", self.provenance)
         return self
 
     def verify(self) -> None:
-        verify_results(self.segmentation, self.measurements, self.masks, self.volumes, self.source)
+        verify_results(self.segmentation, self.measurements, self.labels, self.by_structure, self.source)
 
     def verify_overlay(self, labels: np.ndarray | None = None) -> None:
-        pictures = dict(zip(self.pictures, self.draw(), strict=True))
+        pictures = dict(zip(self.pictures, self.draw().values(), strict=True))
         verify_overlay(pictures, self.labels if labels is None else labels, self.source)
 
 

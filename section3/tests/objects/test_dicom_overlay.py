@@ -44,9 +44,9 @@ def test_contours_lie_within_their_structure(make):
 
 def test_every_picture_says_what_it_is_for():
     black = np.zeros((3, 11, 9), np.uint8)
-    pictures = draw_overlay(black, black)
+    pictures = draw_overlay(black, black, range(3))
     assert len(pictures) == len(black)
-    for picture in pictures:
+    for picture in pictures.values():
         drawn = np.argwhere(np.asarray(picture).any(axis=-1))
         assert len(drawn) > 300
         assert drawn[:, 0].min() > picture.height - 20

@@ -44,13 +44,14 @@ def test_dcmqi_reads_the_same_masks(make, dcmqi, degrees):
     options = ("--outputDirectory", ".", "-t", "nifti", "-p", "x")
     folder = dcmqi("segimage2itkimage", "--inputDICOM", results.segmentation, *options)
     affine = results.source.grid.affine
-    for number, (name, mask) in enumerate(results.masks.items(), start=1):
+    for number, (structure, volume) in enumerate(results.by_structure.items(), start=1):
+        mask = np.isin(results.labels, structure.labels)
         image = nib.load(folder / f"x-{number}.nii.gz")
         found = np.argwhere(np.asarray(image.dataobj)) @ image.affine[:3, :3].T + image.affine[:3, 3]
         expected = np.argwhere(mask) @ affine[:3, :3].T + affine[:3, 3]
         np.testing.assert_allclose(_sorted(found), _sorted(expected), atol=1e-3)
         voxel = abs(np.linalg.det(image.affine[:3, :3]))
-        assert len(found) * voxel == pytest.approx(results.volumes[name], rel=1e-5)
+        assert len(found) * voxel == pytest.approx(volume, rel=1e-5)
 
 
 def _sorted(points: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from pydicom import config
 from pydicom.uid import generate_uid
 
 from common.product import PRODUCT
-from common.structures import STRUCTURES, WHOLE
+from common.structures import STRUCTURES, WHOLE, structures_of
 from objects.provenance import Provenance, with_history
 
 pytestmark = pytest.mark.slow
@@ -116,7 +116,7 @@ def visit(make, model):
 
 
 def tracking_uids(provenance: Provenance) -> list[str]:
-    return [provenance.tracking_uid(one, side) for one in STRUCTURES for side in (None, "left", "right")]
+    return [provenance.tracking_uid(one) for side in (None, "left", "right") for one in structures_of(side)]
 
 
 def test_tracking_uids_are_those_of_the_person_at_every_visit(visit, model):
