@@ -34,6 +34,8 @@ MIDDLE_BELOW = 85  # mm below the top of the head: where the first look is taken
 MIDDLE = np.array([0.0, -18.0, 0.0])  # of a brain in the template, mm: where the later ones are taken
 LEAST_BRAIN = 100  # coarse voxels (51 ml); what has less is no head at all
 NEAR_HIPPOCAMPUS = 35  # mm: whose word counts most
+# Of an answer to a mirrored window: left and right change places, and what points across points the other way.
+MIRRORED, ACROSS = [0, 1, 2, 3, 7, 8, 9, 4, 5, 6], [1, 4, 7]
 ROUNDS = 10  # of weighing the votes
 LOOKS = 3  # at the head: the later ones with it laid straight
 
@@ -98,7 +100,7 @@ class Localiser:
     def _look(self, head: Volume, middle: np.ndarray, rotation: np.ndarray) -> Place:
         """One answer, to a window around `middle` [3] in mm, whose axes are the columns of `rotation` [3, 3]."""
         window = Grid((self._size,) * 3, _affine(rotation * self._voxel, middle, self._size))
-        (answer,) = self._session.run(None, {"window": normalised(_averaged(head, window))})
+        answer = self._answer(normalised(_averaged(head, window)))
         brain = 1 / (1 + np.exp(-answer[0]))
         seen = brain > 0.5
         if np.count_nonzero(seen) < LEAST_BRAIN:
@@ -116,6 +118,17 @@ class Localiser:
         moved = [to_template[:3, :3] @ middles[side] + to_template[:3, 3] - self._middles[side] for side in SIDES]
         apart = float(np.linalg.norm(moved, axis=1).max())
         return Place(to_template, middles, residual, sure.size * (2 * self._voxel) ** 3 / 1000, apart)
+
+    def _answer(self, window: np.ndarray) -> np.ndarray:
+        """The mean of what is said of the window [X, Y, Z] and of its mirror image, so that neither side goes first.
+
+        [10, X/2, Y/2, Z/2]: brain, point of the template, ways to the left and to the right hippocampus.
+        """
+        (answer,) = self._session.run(None, {"window": window})
+        (mirrored,) = self._session.run(None, {"window": np.ascontiguousarray(window[::-1])})
+        mirrored = mirrored[MIRRORED, ::-1]
+        mirrored[ACROSS] *= -1
+        return (answer + mirrored) / 2
 
 
 def crop_grid(place: Place, side: str) -> Grid:

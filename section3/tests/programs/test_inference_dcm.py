@@ -387,6 +387,7 @@ def test_on_a_full_disk_a_refusal_is_no_page(make_study, crop_files, run_on_disk
 def test_without_an_output_folder_results_go_by_study_and_never_into_the_study(make_study, threshold_model, tmp_path):
     source = Path(inference_dcm.__file__).parent
     shutil.copytree(source, tmp_path / "section3" / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "section3" / "model").symlink_to(source.parent / "model")
     study = make_study()
     before = _digests(study)
     command = [sys.executable, tmp_path / "section3" / "src" / "inference_dcm.py", study]

@@ -22,7 +22,7 @@ from study.setup import DEFAULT_MODEL, Setup, SetupFiles
 pytestmark = pytest.mark.slow
 
 DEMO = Path(__file__).resolve().parents[3] / "data" / "demo_head.nii.gz"
-MIDDLES = {LEFT: 56, RIGHT: 110}  # nearly, of the demo head's hippocampi, in voxels from the left
+MIDDLES = {LEFT: 56, RIGHT: 114}  # nearly, of the demo head's hippocampi, in voxels from the left
 MPRAGE = {
     "ImageType": ["ORIGINAL", "PRIMARY", "M"],
     "ScanningSequence": ["GR", "IR"],

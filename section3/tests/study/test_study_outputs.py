@@ -61,11 +61,11 @@ def _mirrored_labels(save):
 
 
 def _mirrored_contours(draw):
-    return lambda grey, labels: draw(grey, labels[:, :, ::-1])
+    return lambda grey, labels, slices: draw(grey, labels[:, :, ::-1], slices)
 
 
 def _last_first(save):
-    return lambda pictures, *arguments: save(pictures[::-1], *arguments)
+    return lambda pictures, *arguments: save(dict(zip(pictures, reversed(pictures.values()), strict=True)), *arguments)
 
 
 def _a_pixel_changed(save):
