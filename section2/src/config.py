@@ -51,6 +51,9 @@ class Config:
     shift: float = setting(3.0, "voxels along each axis, at most; a crop may be cut elsewhere")
     elastic: float = setting(1.2, "standard deviation of the control points' displacement, voxels; persons differ")
     elastic_spacing: int = setting(12, "voxels between control points: shapes bend, borders stay smooth")
+    window: float = setting(
+        0.5, "quantile of the volumes' sizes through which all are seen in training; what is larger is cut"
+    )
     unresampled: float = setting(
         0.25, "share of volumes moved by whole voxels only: interpolation blurs, and no test volume is blurred"
     )
@@ -91,6 +94,7 @@ class Config:
             "shift": self.shift >= 0,
             "elastic": self.elastic >= 0,
             "elastic_spacing": self.elastic_spacing > 0,
+            "window": 0 <= self.window <= 1,
             "unresampled": 0 <= self.unresampled <= 1,
             "gamma": self.gamma >= 0,
             "contrast": 0 <= self.contrast < 1,

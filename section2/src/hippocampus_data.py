@@ -138,7 +138,7 @@ class SlicesDataset(Dataset):
 
     The volumes are normalised once and laid into the middle of one common shape, so that an epoch's augmentation is a
     few calls over batches of whole volumes (three-dimensional, then sliced) and a batch of slices is one indexing.
-    Augmented volumes are seen through a window of the median size: the largest would mostly add empty voxels.
+    Augmented volumes are seen through a window of common size (`window`): the largest would mostly add empty voxels.
     With `dims` 3 the items are whole volumes. Volumes lie as `slices_along` turns them: the sliced axis is the second.
     """
 
@@ -148,7 +148,9 @@ class SlicesDataset(Dataset):
         plane = config.plane if dims == 2 else "coronal"
         volumes = [[slices_along(plane, torch.from_numpy(v)) for v in (case.image, case.labels)] for case in cases]
         sizes = np.array([image.shape for image, _ in volumes])
-        shape, window = (-(-size // multiple) * multiple for size in (sizes.max(axis=0), np.median(sizes, axis=0)))
+        shape, window = (
+            -(-size // multiple) * multiple for size in (sizes.max(axis=0), np.quantile(sizes, config.window, axis=0))
+        )
         if dims == 2:
             shape[1] = window[1] = sizes[:, 1].max() + context - 1  # all slices, with neighbours for the outermost
         self.window = tuple(int(size) for size in window)

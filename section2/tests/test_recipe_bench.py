@@ -1,0 +1,27 @@
+"""The bench of the recipe: every variant on every fold, compared by all volumes."""
+
+import pytest
+
+import recipe_bench
+from config import Config
+
+SMALL = {"dims": 3, "filters": 2, "depth": 1, "batch_size": 2, "epochs": 1, "validation_share": 0.0, "folds": 2}
+
+
+def test_every_variant_is_a_recipe_that_differs_from_the_base():
+    for name, changes in recipe_bench.VARIANTS.items():
+        recipe, base = Config(**(recipe_bench.BASE | changes)), Config(**recipe_bench.BASE)
+        assert (recipe == base) == (name == "base")
+
+
+@pytest.mark.slow
+def test_it_trains_every_fold_compares_and_goes_on(phantom_set, tmp_path, capsys):
+    out = tmp_path / "out"
+    options = ["--data-root", str(phantom_set), "--out", str(out), "--variant", "batch of 1"]
+    assert recipe_bench.main(options, SMALL) == 0
+    table = capsys.readouterr().out
+    assert table.startswith("|") and "batch of 1" in table
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*/*/results.csv")}
+    assert len(before) == 4 and (out / "recipe.png").is_file()
+    assert recipe_bench.main(options, SMALL) == 0
+    assert {path: path.stat().st_mtime_ns for path in out.glob("*/*/results.csv")} == before
