@@ -16,10 +16,8 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "src"))
 
 import environment  # noqa: F401  # isort: skip
 
-from hippocampus_data import DataError, add_data_root
 from paired_differences import common_volumes, compare, forest, read_scores
-from runs import SECTION
-from variants import Variant, run_missing
+from variants import Variant, add_options, folder_of, run_missing, told
 from volume_stats import markdown
 
 BASE = {"dims": 3, "depth": 3, "batch_size": 2, "epochs": 8, "validation_share": 0.0, "folds": 5}
@@ -36,23 +34,21 @@ VARIANTS = {
 }
 
 
-def folder_of(out: Path, name: str, fold: int) -> Path:
-    return out / name.replace(" ", "_").replace(",", "") / f"fold{fold}"
-
-
 def _jobs(names: list[str], base: dict, out: Path) -> list[tuple[Variant, dict, Path]]:
     folds = range(1, base["folds"] + 1)
     return [
-        (Variant(VARIANTS[name]), base | {"only_fold": fold}, folder_of(out, name, fold))
+        (Variant(VARIANTS[name]), base | {"only_fold": fold}, folder_of(out, name) / f"fold{fold}")
         for name in names
         for fold in folds
     ]
 
 
 def report(names: list[str], folds: int, out: Path) -> str:
-    """The table of Dice and absolute volume error against BASE; draws the figure."""
+    """The table of Dice against BASE; draws the figure, of other measures too."""
     scores = {
-        name: {k: v for fold in range(1, folds + 1) for k, v in read_scores(folder_of(out, name, fold)).items()}
+        name: {
+            k: v for fold in range(1, folds + 1) for k, v in read_scores(folder_of(out, name) / f"fold{fold}").items()
+        }
         for name in names
     }
     volumes = common_volumes(scores)
@@ -72,9 +68,7 @@ def report(names: list[str], folds: int, out: Path) -> str:
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--variant", choices=VARIANTS, nargs="+", default=list(VARIANTS), help="which (all)")
-    add_data_root(parser)
-    parser.add_argument("--out", type=Path, default=SECTION / "out" / "recipe_bench", help="runs, table, figure")
-    parser.add_argument("--workers", type=int, default=1, help="trainings at the same time")
+    add_options(parser, "recipe_bench")
     return parser
 
 
@@ -82,16 +76,12 @@ def main(argv: list[str] | None = None, base: dict = BASE) -> int:
     """`base`: another small recipe, for tests."""
     args = arguments().parse_args(argv)
     names = list(dict.fromkeys(["base", *args.variant]))
-    try:
+
+    def work() -> None:
         run_missing(_jobs(names, base, args.out), args.data_root, args.workers)
         print(report(names, base["folds"], args.out))
-    except (DataError, ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on", file=sys.stderr)
-        return 130
-    return 0
+
+    return told(work)
 
 
 if __name__ == "__main__":

@@ -17,10 +17,8 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "src"))
 
 import environment  # noqa: F401  # isort: skip
 
-from hippocampus_data import DataError, add_data_root
 from paired_differences import Difference, common_volumes, compare, forest, read_scores
-from runs import SECTION
-from variants import Variant, run_missing
+from variants import Variant, add_options, folder_of, run_missing, told
 from volume_stats import markdown
 
 BASE = {"filters": 8, "epochs": 4, "batch_size": 16, "validation_share": 0.0, "folds": 5, "only_fold": 1}
@@ -56,14 +54,6 @@ STUDIES = {
     },
 }
 VARIANTS = BASES | {name: variant for study in STUDIES.values() for name, variant in study.items()}
-
-
-def run_all(names: list[str], base: dict, root: Path, out: Path, workers: int) -> None:
-    run_missing([(VARIANTS[name], base, folder_of(out, name)) for name in names], root, workers)
-
-
-def folder_of(out: Path, name: str) -> Path:
-    return out / name.replace(" ", "_").replace(",", "")
 
 
 def compare_study(names: list[str], out: Path) -> list[Difference]:
@@ -103,9 +93,7 @@ def report(study: str, out: Path) -> str:
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--study", choices=STUDIES, nargs="+", default=list(STUDIES), help="which (all)")
-    add_data_root(parser)
-    parser.add_argument("--out", type=Path, default=SECTION / "out" / "studies", help="runs, tables, figures")
-    parser.add_argument("--workers", type=int, default=1, help="variants trained at the same time")
+    add_options(parser, "studies")
     return parser
 
 
@@ -113,16 +101,13 @@ def main(argv: list[str] | None = None, base: dict = BASE) -> int:
     """`base`: another small recipe, for tests."""
     args = arguments().parse_args(argv)
     names = [*BASES, *(name for study in args.study for name in STUDIES[study])]
-    try:
-        run_all(names, base, args.data_root, args.out, args.workers)
+
+    def work() -> None:
+        jobs = [(VARIANTS[name], base, folder_of(args.out, name)) for name in names]
+        run_missing(jobs, args.data_root, args.workers)
         print("\n".join(report(study, args.out) for study in args.study))
-    except (DataError, ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on", file=sys.stderr)
-        return 130
-    return 0
+
+    return told(work)
 
 
 if __name__ == "__main__":

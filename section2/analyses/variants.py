@@ -1,10 +1,13 @@
 """A recipe with one thing changed, trained and tested on one fold, in a process of its own."""
 
+import argparse
 import csv
 import dataclasses
 import multiprocessing
 import os
 import resource
+import sys
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +16,8 @@ import torch
 from tqdm import tqdm
 
 from config import Config
-from hippocampus_data import Case, DataError, LoadHippocampusData, Split, fold_splits
-from runs import made
+from hippocampus_data import Case, DataError, LoadHippocampusData, Split, add_data_root, fold_splits
+from runs import SECTION, made
 from unet_experiment import UNetExperiment
 from volume_stats import score_volume, write_scores
 
@@ -81,3 +84,28 @@ def run_missing(jobs: list[tuple[Variant, dict, Path]], root: Path, workers: int
         runs = [pool.submit(run_variant, variant, base, root, folder, threads) for variant, base, folder in missing]
         for run in tqdm(as_completed(runs), "trainings", len(runs), disable=None):
             run.result()
+
+
+def folder_of(out: Path, name: str) -> Path:
+    """Where a variant of that name leaves its results."""
+    return out / name.replace(" ", "_").replace(",", "")
+
+
+def add_options(parser: argparse.ArgumentParser, folder: str) -> None:
+    """The data, where results go (in `folder` of section2/out), and how many trainings there are at a time."""
+    add_data_root(parser)
+    parser.add_argument("--out", type=Path, default=SECTION / "out" / folder, help="runs, tables, figures")
+    parser.add_argument("--workers", type=int, default=1, help="variants trained at the same time")
+
+
+def told(work: Callable[[], None]) -> int:
+    """Does the work; the exit code, with one line where it failed or was stopped."""
+    try:
+        work()
+    except (DataError, ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on", file=sys.stderr)
+        return 130
+    return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from common.volume import Grid, Volume
 from measuring.head_quality import assess_border, assess_head, assess_side
 from measuring.hippocrop import Localiser, Place, box_around, crop_grid
 from measuring.measure_crop import get_predicted_volumes
-from measuring.measurement import Hippocampus
+from measuring.measurement import Hippocampus, Measurement
 from measuring.resampling import resampled, to_source_grid, without_short_waves
 from measuring.unet_inference_agent import UNetInferenceAgent
 
@@ -48,6 +48,18 @@ def measure_head(head: Volume, localiser: Localiser, agent: UNetInferenceAgent, 
         hippocampi = tuple(_side(head, place, side, agent) for side in SIDES)
     refusals = [one.refusal for one in hippocampi]
     return MeasuredHead(place, tuple(checks), hippocampi, refusals[0] if all(refusals) else None)
+
+
+def with_head(
+    measurement: Measurement, localiser: Localiser, agent: UNetInferenceAgent, stopwatch: Stopwatch
+) -> tuple[Measurement, MeasuredHead | None]:
+    """The measurement with what its source shows, be it a refusal; and the head, None where there is no brain."""
+    try:
+        head = measure_head(measurement.source, localiser, agent, stopwatch)
+    except Refusal as refusal:
+        return replace(measurement, refusal=refusal), None
+    checks = (*measurement.checks, *head.checks)
+    return replace(measurement, hippocampi=head.hippocampi, checks=checks, refusal=head.refusal), head
 
 
 def _side(head: Volume, place: Place, side: str, agent: UNetInferenceAgent) -> Hippocampus:

@@ -100,6 +100,10 @@ def in_words(grid: Grid) -> str:
     return f"{voxels} voxels of {mm} mm"
 
 
+def model_in_words(model: Mapping[str, str]) -> str:
+    return f"Model {model['name']} {model['version']} ({model['sha256'][:12]})"
+
+
 class Page:
     """The canvas and what is drawn on it, part by part. Positions are pixels; text stands on its baseline."""
 
@@ -169,6 +173,11 @@ class Page:
         y = self.field(MARGIN, y, "Series", description, COLUMN, range(17, 11, -1)) + 23
         self.text(MARGIN, y, in_words(grid), 14, NORMAL)
         return y
+
+    def note(self, y: float, text: str, width: int = COLUMN) -> None:
+        """One muted line of small print at the left, begun with a capital, as small as it takes."""
+        (line,), size = fit(drawable(text[:1].upper() + text[1:]), range(14, 10, -1), width, 1)
+        self.text(MARGIN, y, line, size, MUTED)
 
     def footer(self, notes: Sequence[str]) -> None:
         self.draw.line((MARGIN, FOOTER, SIZE[0] - MARGIN, FOOTER), LINE)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from common.structures import LEFT, PARTS, WHOLE
 from common.verdicts import not_passed
-from common.volume import Grid, Volume
+from common.volume import Volume
 from measuring.measurement import Hippocampus, Measurement
 from pages.canvas import (
     BRIGHT,
@@ -27,9 +27,21 @@ from pages.canvas import (
     drawable,
     fit,
     in_words,
+    model_in_words,
 )
-from pages.views import AXIAL, CORONAL, SAGITTAL, View, annotate, middle_slice, render, window, zoom_to
-from pages.views import display_plane as display
+from pages.views import (
+    AXIAL,
+    CORONAL,
+    SAGITTAL,
+    View,
+    annotate,
+    display_plane,
+    display_size,
+    middle_slice,
+    render,
+    window,
+    zoom_to,
+)
 
 SIDE_COLOURS = {"left": "#7FD1AE", "right": "#D39BE8"}  # of the boxes in the small pictures, and of nothing else
 PICTURE = 244  # pixels: the largest side of a picture of a hippocampus
@@ -73,7 +85,8 @@ def create_head_page(
         y = _figures(page, measurement.hippocampi, y)
         y = _asymmetry(page, measurement.hippocampi, y + 34)
         _care(page, measurement, y)
-    _model(page, model, history)
+    page.note(FOOTER - 38, model_in_words(model))
+    page.note(FOOTER - 19, history)
     _head_pictures(page, measurement)
     for number, one in enumerate(measurement.hippocampi):
         if one.box:
@@ -137,13 +150,6 @@ def _say(page: Page, text: str, y: float, most: int) -> float:
     return y
 
 
-def _model(page: Page, model: Mapping[str, str], history: str) -> None:
-    name = f"Model {model['name']} {model['version']} ({model['sha256'][:12]})"
-    for y, text in ((FOOTER - 38, name), (FOOTER - 19, drawable(history[:1].upper() + history[1:]))):
-        (line,), size = fit(text, range(14, 10, -1), COLUMN, 1)
-        page.text(MARGIN, y, line, size, MUTED)
-
-
 def _pictures(page: Page, voxels: np.ndarray, one: Hippocampus, top: float) -> None:
     """Three planes through one hippocampus, at one scale; without contours where it has no number."""
     grid = one.grid
@@ -154,14 +160,10 @@ def _pictures(page: Page, voxels: np.ndarray, one: Hippocampus, top: float) -> N
     title = f"{one.side.capitalize()}"
     for number, (name, axis) in enumerate((("coronal", CORONAL), ("sagittal", SAGITTAL), ("axial", AXIAL))):
         view = View(f"{title}, {name}", axis, middle_slice(labels > 0, axis))
-        size = tuple(round(side * zoom) for side in _size_mm(grid, axis))
+        size = display_size(grid, axis, zoom)
         left = int(VIEWS[0] + GUTTER[0] + number * width)
         page.image.paste(render(view, grey, labels, size), (left, int(top)))
         _annotate(page, view, left, int(top), *size)
-
-
-def _size_mm(grid: Grid, axis: int) -> tuple[float, float]:
-    return tuple(grid.extent[other] for other in range(3) if other != axis)
 
 
 def _head_pictures(page: Page, measurement: Measurement) -> None:
@@ -176,9 +178,9 @@ def _head_pictures(page: Page, measurement: Measurement) -> None:
         view = View(
             f"{name}, where they were found" if boxes else name, axis, (middle[axis].start + middle[axis].stop) // 2
         )
-        size = tuple(max(1, round(side * zoom)) for side in _size_mm(head.grid, axis))
+        size = display_size(head.grid, axis, zoom)
         left, top = int(VIEWS[0] + GUTTER[0] + number * width), VIEWS[1] + GUTTER[1] - 20
-        plane = zoom_to(display(grey, view), size, Image.Resampling.BICUBIC)
+        plane = zoom_to(display_plane(grey, view), size, Image.Resampling.BICUBIC)
         page.image.paste(Image.fromarray(plane).convert("RGB"), (left, top))
         for side, box in boxes.items():
             if axis == SAGITTAL and side != LEFT:  # the plane runs through the left one

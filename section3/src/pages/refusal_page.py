@@ -28,6 +28,7 @@ from pages.canvas import (
     Page,
     drawable,
     fit,
+    model_in_words,
 )
 from pages.series_page import ROW, draw_series, table_row
 from pages.views import AXIAL, CORONAL, SAGITTAL, View, annotate, display_size, render, window
@@ -64,12 +65,9 @@ def create_refusal_page(
     page.footer(NOTES)
     source, refusal = measurement.source, measurement.refusal
     checks = sorted(failed(measurement.all_checks), key=lambda check: check is not measurement.cause)
-    name = f"Model {model['name']} {model['version']} ({model['sha256'][:12]})"
     width = COLUMN if source else SIZE[0] - 2 * MARGIN
-    (name,), size = fit(drawable(name), range(14, 10, -1), width, 1)
-    page.text(MARGIN, BOTTOM + 4, name, size, MUTED)
-    (line,), size = fit(drawable(history[:1].upper() + history[1:]), range(14, 10, -1), width, 1)
-    page.text(MARGIN, BOTTOM - 16, line, size, MUTED)
+    page.note(BOTTOM + 4, model_in_words(model), width)
+    page.note(BOTTOM - 16, history, width)
     if source:
         y = page.rule(page.identity(header, IDENTITY))
         _statement(page, "Refused: no volumes are given.", refusal, y, width, range(17, 10, -1), SERIES - 30)

@@ -57,8 +57,9 @@ def load_dicom_volume_as_numpy_from_list(series: Series) -> SourceVolume:
 def load_head(series: Series) -> SourceVolume:
     """The same of a head, whose voxels and extent are judged by who looks for the hippocampi in it."""
     slices = checked_slices(series)
-    if np.prod(_grid(slices).shape, dtype=float) > LARGEST_HEAD:
-        found = " x ".join(map(str, _grid(slices).shape))
+    shape = _grid(slices).shape
+    if np.prod(shape, dtype=float) > LARGEST_HEAD:
+        found = " x ".join(map(str, shape))
         raise Refusal("geometry-field-of-view", f"the series has {found} voxels, more than a head needs")
     return _volume(slices)
 

@@ -156,10 +156,10 @@ def _consider(series: Series, conditions: Iterable[Condition]) -> SeriesVerdict:
         reason = f"SeriesDescription is '{series.description[:200]}', expected not {PRODUCT}"
         return SeriesVerdict(*about, "not-our-result", reason, ours=True)
     for condition in conditions:
-        for instance in series.instances:
+        for instance in filter(condition.is_asked, series.instances):
             slices = condition.attribute == "slices"
             text = str(series.slices) if slices else acquisition_text(instance, condition.attribute)
-            if condition.is_asked(instance) and not condition.is_met(text):
+            if not condition.is_met(text):
                 return SeriesVerdict(*about, condition.name, condition.rejection(text[:200]))
     return SeriesVerdict(*about, None, "meets all conditions")
 

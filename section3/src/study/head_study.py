@@ -6,19 +6,19 @@ import functools
 import hashlib
 import io
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 
-from common.refusal import REFUSED, SUCCESS, Failure, Refusal, Stop
+from common.refusal import REFUSED, SUCCESS, Failure, Stop
 from common.stopwatch import Stopwatch
 from common.structures import SIDES, STRUCTURES
 from common.verdicts import worst
 from common.whole_files import write_bytes, write_json
 from measuring.hippocrop import Localiser
-from measuring.measure_head import MeasuredHead, measure_head
+from measuring.measure_head import MeasuredHead, with_head
 from measuring.measurement import Measurement
 from measuring.unet_inference_agent import UNetInferenceAgent
 from pages.head_page import create_head_page
@@ -75,14 +75,7 @@ def measure_image(task: HeadTask) -> dict:
 def _measured(
     task: HeadTask, image: HeadImage, localiser: Localiser, agent: UNetInferenceAgent, stopwatch: Stopwatch
 ) -> dict:
-    measured, measurement = None, Measurement({}, source=image.volume)
-    try:
-        measured = measure_head(image.volume, localiser, agent, stopwatch)
-        measurement = replace(
-            measurement, hippocampi=measured.hippocampi, checks=measured.checks, refusal=measured.refusal
-        )
-    except Refusal as error:
-        measurement = replace(measurement, refusal=error)
+    measurement, measured = with_head(Measurement({}, source=image.volume), localiser, agent, stopwatch)
     refusal = measurement.refusal
     try:
         with stopwatch.timed("write"):

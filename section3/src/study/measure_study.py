@@ -8,7 +8,7 @@ from dataclasses import replace
 from common.refusal import Refusal, printable
 from common.stopwatch import Stopwatch
 from measuring.measure_crop import measure_crop
-from measuring.measure_head import measure_head
+from measuring.measure_head import with_head
 from measuring.measurement import Measurement
 from reading.dicom_series import Series, Study, require_one_content, require_readable
 from reading.dicom_volume import (
@@ -42,22 +42,16 @@ def measure_study(study: Study, setup: Setup, stopwatch: Stopwatch, series_uid: 
 
 
 def _measure_crop(study: Study, choice: Choice, setup: Setup, identity: Identity, stopwatch: Stopwatch) -> Measurement:
-    series = None
     try:
         with identity.kept_out_of_stops():
             series = get_series_for_inference(study, choice.verdicts)
-            source = _volume_of(study, series, load_dicom_volume_as_numpy_from_list, stopwatch)
     except Refusal as refusal:
-        return _without_volume(study, choice, series, refusal)
-    hippocampus = measure_crop(source, setup.agent, setup.limits, stopwatch)
-    return Measurement(
-        header=without_ours(study).header_for(series),
-        series=choice.verdicts,
-        source=source,
-        hippocampi=(hippocampus,),
-        checks=check_series(series, source),
-        refusal=hippocampus.refusal,
-    )
+        return Measurement(without_ours(study).header_for(None), choice.verdicts, refusal=refusal)
+    begun = _begun(study, choice, series, load_dicom_volume_as_numpy_from_list, identity, stopwatch)
+    if begun.refusal:
+        return begun
+    hippocampus = measure_crop(begun.source, setup.agent, setup.limits, stopwatch)
+    return replace(begun, hippocampi=(hippocampus,), refusal=hippocampus.refusal)
 
 
 def _measure_heads(study: Study, choice: Choice, setup: Setup, identity: Identity, stopwatch: Stopwatch) -> Measurement:
@@ -75,35 +69,31 @@ def _measure_heads(study: Study, choice: Choice, setup: Setup, identity: Identit
 def _measure_head(
     study: Study, choice: Choice, series: Series, setup: Setup, identity: Identity, stopwatch: Stopwatch
 ) -> Measurement:
+    begun = _begun(study, choice, series, load_head, identity, stopwatch)
+    return begun if begun.refusal else with_head(begun, setup.localiser, setup.agent, stopwatch)[0]
+
+
+def _begun(
+    study: Study,
+    choice: Choice,
+    series: Series,
+    load: Callable[[Series], SourceVolume],
+    identity: Identity,
+    stopwatch: Stopwatch,
+) -> Measurement:
+    """With the volume of the series, or refused before there is one to measure."""
+    begun = Measurement(without_ours(study).header_for(series), choice.verdicts)
     try:
         with identity.kept_out_of_stops():
-            source = _volume_of(study, series, load_head, stopwatch)
+            require_readable(study, series)
+            require_one_content(study, series)
+            with stopwatch.timed("volume"):
+                source = load(series)
     except Refusal as refusal:
-        return _without_volume(study, choice, series, refusal)
-    measurement = Measurement(without_ours(study).header_for(series), choice.verdicts, source)
-    checks = check_series(series, source)
-    try:
-        head = measure_head(source, setup.localiser, setup.agent, stopwatch)
-    except Refusal as refusal:
-        return replace(measurement, checks=checks, refusal=refusal)
-    return replace(measurement, hippocampi=head.hippocampi, checks=(*checks, *head.checks), refusal=head.refusal)
-
-
-def _volume_of(
-    study: Study, series: Series, load: Callable[[Series], SourceVolume], stopwatch: Stopwatch
-) -> SourceVolume:
-    """Raises Refusal."""
-    require_readable(study, series)
-    require_one_content(study, series)
-    with stopwatch.timed("volume"):
-        return load(series)
-
-
-def _without_volume(study: Study, choice: Choice, series: Series | None, refusal: Refusal) -> Measurement:
-    """Refused before there was a volume to measure; what cannot be decoded is not tried again for a picture."""
-    readable = series if refusal.code != "unreadable-pixels" else None
-    picture = readable and volume_to_look_at(readable)
-    return Measurement(without_ours(study).header_for(series), choice.verdicts, picture, refusal=refusal)
+        # What cannot be decoded is not tried again.
+        picture = volume_to_look_at(series) if refusal.code != "unreadable-pixels" else None
+        return replace(begun, source=picture, refusal=refusal)
+    return replace(begun, source=source, checks=check_series(series, source))
 
 
 def _listed(study: Study, identity: Identity) -> str:

@@ -74,7 +74,7 @@ def test_what_was_measured_is_not_measured_again_and_another_image_is(finished, 
     out = shutil.copytree(finished, tmp_path / "out")
     task = HeadTask(DEMO, "demo_head", out)
     called = []
-    monkeypatch.setattr(head_study, "measure_head", lambda *_: called.append(1) or pytest.fail("measured again"))
+    monkeypatch.setattr(head_study, "with_head", lambda *_: called.append(1) or pytest.fail("measured again"))
     record = measure_image(task)
     assert record["volumes_mm3"] and not called
     (out / "demo_head_hippocampus.nii.gz").unlink()
