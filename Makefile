@@ -7,7 +7,7 @@ BIN := .venv/bin
 CLINIC := .venv-clinic/bin
 DATA := $(or $(HIPPO_DATA),data)
 
-.PHONY: help demo demo-head hospital test quick fuzz eda have-data train models constraints clean
+.PHONY: help demo demo-head viewer hospital test quick fuzz eda have-data train models constraints clean
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # first look for data, then install
 
@@ -26,6 +26,9 @@ demo: .venv-clinic/ready  ## a DICOM study in, its hippocampus volumes and repor
 demo-head: .venv-clinic/ready  ## a head as NIfTI in, the volumes of both hippocampi and a page out (no torch; a minute)
 	$(CLINIC)/python section3/src/measure_nifti.py data/demo_head.nii.gz --out section3/out/demo_head
 	@echo "The page: section3/out/demo_head/demo_head.png. The head is a painted one: nobody's."
+
+viewer: .venv-clinic/ready  ## the service for 3D Slicer and OHIF, on this machine alone, until Ctrl-C
+	$(CLINIC)/python section3/src/viewer_server.py --port 8000
 
 hospital: .venv-clinic/ready  ## the clinic's network here: archive, listener, AI node, viewer; sends a study and says where to look
 	@HIPPO_PYTHON="$(abspath $(CLINIC)/python)" section3/src/deploy_scripts/hospital.sh
@@ -78,16 +81,16 @@ constraints: .venv/ready  ## renew constraints.txt: the newest versions that req
 clean:  ## remove the virtual environments
 	rm -rf .venv .venv-clinic
 
-.venv/ready: requirements.txt section3/requirements.txt section3/requirements-cluster.txt constraints.txt
+.venv/ready: requirements.txt section3/requirements.txt section3/requirements-cluster.txt section3/requirements-service.txt constraints.txt
 	$(check_python)
 	@echo "Setting up .venv with everything, once. torch comes with CUDA on most machines: 2.9 GB to download, 5.6 GB on"
 	@echo "disk. Without a GPU its small build will do: the head of the Makefile says how to have it."
 	$(call make_venv,.venv,requirements.txt)
 
-.venv-clinic/ready: section3/requirements.txt constraints.txt
+.venv-clinic/ready: section3/requirements.txt section3/requirements-service.txt constraints.txt
 	$(check_python)
 	@echo "Setting up .venv-clinic with what the clinical host needs (no torch; once)"
-	$(call make_venv,.venv-clinic,section3/requirements.txt)
+	$(call make_venv,.venv-clinic,section3/requirements-service.txt)
 
 # Debian and Ubuntu ship Python without the module that makes virtual environments.
 define check_python

@@ -50,7 +50,7 @@ def load_dicom_volume_as_numpy_from_list(series: Series) -> SourceVolume:
     unreadable-pixels; Failure: cannot-read, helper-failed.
     """
     slices = checked_slices(series)
-    _require_resampleable(_grid(slices))  # before any pixel is decoded
+    require_resampleable(_grid(slices))  # before any pixel is decoded
     return _volume(slices)
 
 
@@ -103,7 +103,7 @@ def _way_to_ras(affine: np.ndarray) -> tuple[tuple[int, int, int], tuple[int, ..
     return order, tuple(axis for axis in range(3) if affine[axis, order[axis]] < 0)
 
 
-def _require_resampleable(grid: Grid) -> None:
+def require_resampleable(grid: Grid) -> None:
     """Neither voxels nor field of view may be out of all proportion."""
     spacing = np.array(grid.spacing)
     lowest, highest = SPACING_LIMITS
@@ -115,7 +115,7 @@ def _require_resampleable(grid: Grid) -> None:
         found = " x ".join(f"{length:.4g}" for length in grid.extent[list(order)])
         raise Refusal(
             "geometry-field-of-view",
-            f"the series covers {found} mm, more than a crop around one hippocampus; expected at most "
+            f"the image covers {found} mm, more than a crop around one hippocampus; expected at most "
             f"{FIELD_OF_VIEW_LIMIT} mm a side",
         )
 

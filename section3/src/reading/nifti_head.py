@@ -50,15 +50,19 @@ class HeadImage:
 def read_head(path: Path) -> HeadImage:
     """Raises Refusal: unreadable-pixels and geometry-...; Failure: cannot-read."""
     try:
-        image = nib.load(path)
-        _require_grid(image)
-        voxels = np.asanyarray(image.dataobj)
+        return placed(nib.load(path))
     except OSError as error:
         if isinstance(error, FileNotFoundError | PermissionError) or error.errno:
             raise Failure("cannot-read", f"the file cannot be read: {error.strerror}") from error
         raise Refusal("unreadable-pixels", "the file is no whole image") from error
     except UNREADABLE as error:
         raise Refusal("unreadable-pixels", f"the file is no image that can be read ({type(error).__name__})") from error
+
+
+def placed(image: nib.spatialimages.SpatialImage) -> HeadImage:
+    """Raises Refusal as above, and what nibabel raises."""
+    _require_grid(image)
+    voxels = np.asanyarray(image.dataobj)
     if voxels.dtype.kind not in "iuf":
         raise Refusal("unreadable-pixels", f"the voxels are of type {voxels.dtype}, expected numbers")
     voxels = voxels.reshape(voxels.shape[:3]).astype(np.float32)

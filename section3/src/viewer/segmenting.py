@@ -1,0 +1,100 @@
+"""An image to its masks: what a viewer asks for when somebody presses Run."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from common.refusal import Failure, Refusal
+from common.stopwatch import Stopwatch
+from common.verdicts import not_passed, worst
+from measuring.measure_crop import measure_crop
+from measuring.measure_head import measure_head
+from measuring.measurement import Hippocampus, labels_in
+from reading.dicom_volume import require_resampleable
+from reading.nifti_head import HeadImage
+from study.setup import Setup
+from viewer.images import CROP, HEAD, NAMES, kind_of
+
+MODELS = {  # by their names in addresses: the kind of image that each takes, and what it is
+    "hippocampus_head": (HEAD, "Both hippocampi in a T1-weighted image of a head."),
+    "hippocampus": (CROP, "The hippocampus in a T1-weighted crop around one; which side it is, nobody says."),
+}
+MODEL_OF = {kind: name for name, (kind, _) in MODELS.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """labels: [X, Y, Z] uint8 on the image's volume. params: what is said with them, for JSON."""
+
+    labels: np.ndarray
+    params: dict
+
+
+class Segmenter:
+    """The loaded models, for so many images at a time; the models can be replaced while it works."""
+
+    def __init__(self, load: Callable[[], Setup], workers: int):
+        self._load, self._setup = load, load()
+        self._free = threading.BoundedSemaphore(workers)
+
+    @property
+    def setup(self) -> Setup:
+        return self._setup
+
+    def reload(self) -> None:
+        """Go on with the models as they are on the disk now. Raises Failure: bad-model, and goes on as before."""
+        self._setup = self._load()
+
+    def answer(self, image: HeadImage, model: str) -> Answer:
+        """Raises Refusal, where a number must not be shown; Failure."""
+        kind, _ = MODELS[model]
+        if kind_of(image.volume.grid) != kind:
+            found = " x ".join(f"{length:.0f}" for length in image.volume.grid.extent)
+            raise Refusal(
+                "geometry-field-of-view",
+                f"the image covers {found} mm, which is no {kind}: choose {MODEL_OF[kind_of(image.volume.grid)]}",
+            )
+        setup, stopwatch = self._setup, Stopwatch()
+        try:
+            with self._free:
+                hippocampi, checks = _measured(image, kind, setup, stopwatch)
+        except MemoryError as error:
+            raise Failure("out-of-memory", "there is not enough memory for the image") from error
+        checks = [*checks, *(check for one in hippocampi for check in one.checks)]
+        params = {
+            "label_names": NAMES[kind],
+            "volumes_mm3": _by_side(hippocampi),
+            "not_shown": {
+                one.side: {"code": one.refusal.code, "reason": one.refusal.reason} for one in hippocampi if one.refusal
+            },
+            "quality": worst(checks),
+            "warnings": [check.sentence for check in not_passed(checks)],
+            "seconds": {name: round(value, 3) for name, value in stopwatch.seconds.items()},
+            "model": setup.agent.identity,
+            "research_use_only": True,
+        }
+        return Answer(labels_in(image.volume.grid, hippocampi), params)
+
+
+def _measured(image: HeadImage, kind: str, setup: Setup, stopwatch: Stopwatch) -> tuple[tuple[Hippocampus, ...], tuple]:
+    """And the checks of the image as a whole. Raises Refusal, where no hippocampus may be shown."""
+    if kind == HEAD:
+        head = measure_head(image.volume, setup.localiser, setup.agent, stopwatch)
+        if head.refusal:
+            raise head.refusal
+        return head.hippocampi, head.checks
+    require_resampleable(image.volume.grid)
+    hippocampus = measure_crop(image.volume, setup.agent, setup.limits, stopwatch)
+    if hippocampus.refusal:
+        raise hippocampus.refusal
+    return (hippocampus,), ()
+
+
+def _by_side(hippocampi: tuple[Hippocampus, ...]) -> dict:
+    """As in result.json: of a crop the volumes, of a head those of each side that has some."""
+    rounded = {one.side: {key: round(value, 1) for key, value in (one.volumes_mm3 or {}).items()} for one in hippocampi}
+    return rounded[None] if None in rounded else {side: volumes for side, volumes in rounded.items() if volumes}

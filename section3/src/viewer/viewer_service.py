@@ -1,0 +1,367 @@
+"""The service as 3D Slicer's module MONAILabel and OHIF's extension of that name speak to it, beside our own addresses.
+
+What is refused is answered with 4xx and one line, {"detail": "[code] reason"}, which the viewer shows. Whatever takes
+the processor runs in other threads than the one that answers, so that /info/ answers while images are segmented.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import sys
+import traceback
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import Body, FastAPI, File, Form, HTTPException, Query, Request, Response, UploadFile
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException as HttpError
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
+
+from common.product import NOT_FOR_DIAGNOSIS, PRODUCT
+from common.refusal import Refusal, Stop, printable
+from viewer.access import Gate
+from viewer.corrections import corrected_labels
+from viewer.image_store import FINAL, ORIGINAL, ImageStore, NoSuchThing, StoredImage
+from viewer.images import NAMES, as_nifti, as_nrrd, ending_of, kind_of, labels_of, read_image
+from viewer.segmenting import MODELS, Answer, Segmenter
+
+MOST_NAME, MOST_PARAMS = 1024, 1 << 16  # characters
+MOST_SESSION = 86400  # seconds
+SESSION = 3600
+TAG = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+STRATEGY = "random"
+
+
+@dataclass(frozen=True)
+class ServiceOptions:
+    """key: without which nobody is answered, None on this machine alone. origins: of web viewers that may ask."""
+
+    key: str | None = None
+    origins: tuple[str, ...] = ()
+    most_bytes: int = 512 << 20
+
+
+def create_service(store: ImageStore, segmenter: Segmenter, options: ServiceOptions = ServiceOptions()) -> ASGIApp:
+    """The service as an ASGI application."""
+    app = FastAPI(
+        title=f"{PRODUCT} for viewers", description=NOT_FOR_DIAGNOSIS, version=segmenter.setup.agent.identity["version"]
+    )
+    handlers = (
+        (NoSuchThing, _not_found),
+        (Stop, _stopped),
+        (RequestValidationError, _not_understood),
+        (HttpError, _said),
+        (Exception, _our_fault),
+    )
+    for kind, handler in handlers:
+        app.add_exception_handler(kind, handler)
+    _Addresses(store, segmenter).add_to(app)
+    if options.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=options.origins,
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
+            allow_headers=["content-type", "authorization"],
+        )
+    return Gate(app, options.key, options.origins, options.most_bytes)
+
+
+class _Addresses:
+    """What is answered at which address. All of them are plain functions, which FastAPI calls in threads."""
+
+    def __init__(self, store: ImageStore, segmenter: Segmenter):
+        self._store, self._segmenter = store, segmenter
+
+    def add_to(self, app: FastAPI) -> None:
+        for method, path, function in (
+            ("GET", "/auth/", self.is_login_needed),
+            ("GET", "/auth/token/valid", self.is_token_valid),
+            ("GET", "/info/", self.info),
+            ("GET", "/datastore/", self.datastore),
+            ("PUT", "/datastore/", self.add_image),
+            ("PUT", "/datastore/image", self.add_image),
+            ("GET", "/datastore/image", self.image),
+            ("PUT", "/datastore/label", self.add_label),
+            ("GET", "/datastore/label", self.label),
+            ("PUT", "/session/", self.begin_session),
+            ("GET", "/session/{session_id}", self.session),
+            ("DELETE", "/session/{session_id}", self.end_session),
+            ("POST", "/infer/{model}", self.infer),
+            ("POST", "/activelearning/{strategy}", self.next_sample),
+        ):
+            app.add_api_route(path, function, methods=[method], response_model=None)
+
+    # --- who, and what there is ---
+
+    def is_login_needed(self) -> dict:
+        """No: a key is a part of the server's address."""
+        return {"enabled": False}
+
+    def is_token_valid(self) -> dict:
+        """Whoever comes so far may ask."""
+        return {"valid": True}
+
+    def info(self) -> dict:
+        """What this service can do: names of models, of segments, and how many images there are."""
+        identity = self._segmenter.setup.agent.identity
+        return {
+            "name": PRODUCT,
+            "description": NOT_FOR_DIAGNOSIS,
+            "version": identity["version"],
+            "labels": [name for kind, _ in MODELS.values() for name in NAMES[kind]],
+            "models": {
+                name: {
+                    "type": "segmentation",
+                    "labels": NAMES[kind],
+                    "dimension": 3,
+                    "description": f"{text} {NOT_FOR_DIAGNOSIS}",
+                    "config": {},
+                }
+                for name, (kind, text) in MODELS.items()
+            },
+            "trainers": {},
+            "strategies": {STRATEGY: {"description": "any image that nobody has corrected yet"}},
+            "scoring": {},
+            "train_stats": {},
+            "datastore": self._statistics(),
+            "config": {},
+        }
+
+    def _statistics(self) -> dict:
+        images, labels = self._store.names(), self._store.newest_labels()
+        tags = [tag for image in images.values() for tag in labels.get(image.sha256, {})]
+        completed = tags.count(FINAL)
+        return {
+            "total": len(images),
+            "completed": completed,
+            "label_tags": {tag: tags.count(tag) for tag in {*tags, FINAL}},
+        }
+
+    # --- images and labels ---
+
+    def datastore(self, output: str = "stats") -> Response:
+        """stats: how many images and labels. all: each of them. train: the pairs to learn from."""
+        images, labels = self._store.names(), self._store.newest_labels()
+        if output == "all":
+            objects = {name: _object(image, labels.get(image.sha256, {})) for name, image in images.items()}
+            return JSONResponse({"name": PRODUCT, "description": NOT_FOR_DIAGNOSIS, "objects": objects})
+        if output == "train":
+            done = [name for name, image in images.items() if FINAL in labels.get(image.sha256, {})]
+            return JSONResponse([{"image": name, "label": name} for name in done])
+        return JSONResponse(self._statistics())
+
+    def add_image(self, file: UploadFile, image: Annotated[str | None, Query(max_length=MOST_NAME)] = None) -> dict:
+        """Keep an image under the id that the viewer gives it; any text will do."""
+        name = image if image is not None else printable(file.filename or "")[:MOST_NAME]
+        self._keep(file, name)
+        return {"image": name}
+
+    def _keep(self, file: UploadFile, name: str | None) -> StoredImage:
+        ending = ending_of(file.filename or "")
+        self._store.require_room(file.size or 0)
+        content = file.file.read()
+        kind = kind_of(read_image(content, ending).volume.grid)
+        return self._store.add_image(content, ending, kind, name)
+
+    def image(self, image: str) -> Response:
+        """The file as it came."""
+        stored = self._store.named(image)
+        return _attachment(self._store.content_of(stored), f"{stored.sha256[:16]}{stored.ending}")
+
+    def add_label(
+        self,
+        image: str,
+        request: Request,
+        label: Annotated[UploadFile | None, File()] = None,
+        file: Annotated[UploadFile | None, File()] = None,
+        params: Annotated[str, Form(max_length=MOST_PARAMS)] = "{}",
+        tag: str = FINAL,
+    ) -> dict:
+        """Keep a mask that a person drew, as the newest version; by the names of its segments."""
+        upload = label or file
+        if upload is None:
+            raise HTTPException(422, "[bad-request] the form has no file called label")
+        if not TAG.fullmatch(tag or FINAL):
+            raise HTTPException(422, "[bad-request] a tag is at most 64 letters, digits, dots, dashes or underscores")
+        stored, said = self._store.named(image), _object_in(params)
+        source = read_image(self._store.content_of(stored), stored.ending)
+        mask = read_image(upload.file.read(), ending_of(upload.filename or ""))
+        labels = corrected_labels(mask, source, stored.kind, _segment_names(said))
+        self._store.add_label(
+            stored, tag or FINAL, as_nifti(source, labels), _text(said, "client_id"), _text(said, "model"), params
+        )
+        return {"image": image, "label": image}
+
+    def label(self, label: str, tag: str = FINAL) -> Response:
+        """The newest version of a label, on the grid of its image."""
+        stored = self._store.named(label)
+        content = self._store.content_of_label(self._store.label(stored, tag))
+        source = read_image(self._store.content_of(stored), stored.ending)
+        return _attachment(as_nrrd(source, labels_of(content, source)), f"{stored.sha256[:16]}.nrrd")
+
+    # --- sessions ---
+
+    def begin_session(
+        self,
+        files: list[UploadFile],
+        expiry: Annotated[int, Query(ge=0, le=MOST_SESSION)] = SESSION,
+    ) -> dict:
+        """Keep an image for a while."""
+        if len(files) != 1:
+            raise HTTPException(422, f"[bad-request] a session is of one image, not of {len(files)}")
+        stored = self._keep(files[0], None)
+        number = self._store.begin_session(stored, expiry or SESSION)
+        return {"session_id": number, "session_info": {"kind": stored.kind}}
+
+    def session(self, session_id: str) -> dict:
+        return {"session_id": session_id, "kind": self._store.session(session_id).kind}
+
+    def end_session(self, session_id: str) -> dict:
+        self._store.end_session(session_id)
+        return {"session_id": session_id, "ended": True}
+
+    # --- masks ---
+
+    def infer(
+        self,
+        model: str,
+        image: str | None = None,
+        session_id: str | None = None,
+        output: str | None = None,
+        file: Annotated[UploadFile | None, File()] = None,
+        params: Annotated[str, Form(max_length=MOST_PARAMS)] = "{}",
+    ) -> Response:
+        """The masks of an image, on its own grid: with `output` image alone, with json their volumes alone."""
+        if model not in MODELS:
+            raise NoSuchThing(f"there is no model of that name; there are {', '.join(MODELS)}")
+        said = _object_in(params)
+        stored = self._asked_for(image, session_id, file)
+        source = read_image(self._store.content_of(stored), stored.ending)
+        answer = self._segmenter.answer(source, model)
+        self._store.add_label(stored, ORIGINAL, as_nifti(source, answer.labels), "", model, json.dumps(answer.params))
+        if output == "json":
+            return JSONResponse(answer.params)
+        content = as_nrrd(source, answer.labels, compress=said.get("result_compress") is not False)
+        if output == "image":
+            return _attachment(content, "hippocampus.nrrd")
+        return _both(answer, content)
+
+    def _asked_for(self, image: str | None, session_id: str | None, file: UploadFile | None) -> StoredImage:
+        if session_id is not None:
+            return self._store.session(session_id)
+        if file is not None and file.filename:
+            return self._keep(file, image)
+        if image is None:
+            raise HTTPException(422, "[bad-request] no image is named: send ?image=ID, or a file")
+        return self._store.named(image)
+
+    def next_sample(self, strategy: str, options: Annotated[dict | None, Body()] = None) -> dict:
+        """An image that nobody has corrected yet; nothing where there is none."""
+        if strategy != STRATEGY:
+            raise NoSuchThing(f"there is no strategy of that name; there is {STRATEGY}")
+        labels = self._store.newest_labels()
+        left = [(name, one) for name, one in self._store.names().items() if FINAL not in labels.get(one.sha256, {})]
+        if not left:
+            return {}
+        name, image = random.choice(left)
+        dicom = {"StudyInstanceUID": image.study_uid, "SeriesInstanceUID": image.series_uid} if image.study_uid else {}
+        return {"id": name, "name": f"{image.sha256[:16]}{image.ending}", "checksum": f"SHA256:{image.sha256}", **dicom}
+
+
+# --- answers ----------------------------------------------------------------------------------------------------------
+
+
+def _object(image: StoredImage, labels: dict) -> dict:
+    return {
+        "image": {"ext": image.ending, "info": {"kind": image.kind}},
+        "labels": {
+            tag: {"ext": ".nrrd", "info": {"params": {"label_names": NAMES[image.kind]}, "ts": int(label.at)}}
+            for tag, label in labels.items()
+        },
+    }
+
+
+def _attachment(content: bytes, name: str) -> Response:
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return Response(content, media_type="application/octet-stream", headers=headers)
+
+
+def _both(answer: Answer, masks: bytes) -> Response:
+    """What is said and the masks in one form, whole, as Slicer reads no chunks."""
+    boundary = uuid.uuid4().hex
+    head = (
+        f'--{boundary}\r\nContent-Disposition: form-data; name="params"\r\nContent-Type: application/json\r\n\r\n'
+        f"{json.dumps(answer.params)}\r\n"
+        f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="hippocampus.nrrd"\r\n'
+        "Content-Type: application/octet-stream\r\n\r\n"
+    )
+    body = head.encode() + masks + f"\r\n--{boundary}--\r\n".encode()
+    return Response(body, media_type=f"multipart/form-data; boundary={boundary}")
+
+
+# --- what viewers say -------------------------------------------------------------------------------------------------
+
+
+def _object_in(params: str) -> dict:
+    try:
+        found = json.loads(params or "{}")
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise HTTPException(422, "[bad-request] params is no JSON object")
+    return found
+
+
+def _text(said: dict, key: str) -> str:
+    """What a viewer says of itself, as far as it is a line."""
+    value = said.get(key)
+    return printable(value)[:200] if isinstance(value, str) else ""
+
+
+def _segment_names(said: dict) -> list[str] | None:
+    """The names of the segments in their order; None where the viewer gives none."""
+    rows = said.get("label_info")
+    if not isinstance(rows, list) or not rows:
+        return None
+    return [str(row.get("name")) if isinstance(row, dict) else str(row) for row in rows]
+
+
+# --- what goes wrong --------------------------------------------------------------------------------------------------
+
+
+def _line(status: int, detail: str) -> Response:
+    return JSONResponse({"detail": printable(detail)[:1000]}, status)
+
+
+def _not_found(request: Request, error: NoSuchThing) -> Response:
+    return _line(404, f"[not-found] {error}")
+
+
+def _stopped(request: Request, stop: Stop) -> Response:
+    status = 422 if isinstance(stop, Refusal) else 503
+    return _line(status, f"[{stop.code}] {stop.reason}")
+
+
+def _not_understood(request: Request, error: RequestValidationError) -> Response:
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first.get("loc", ()))
+    return _line(422, f"[bad-request] {place}: {first.get('msg', '')}")
+
+
+def _our_fault(request: Request, error: Exception) -> Response:
+    """Told by its place alone, as its words may quote what was sent."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    place = f"[internal-error] {type(error).__name__} in {Path(frame.filename).name}, line {frame.lineno}"
+    print(place, file=sys.stderr, flush=True)
+    return _line(500, place)
+
+
+def _said(request: Request, error: HttpError) -> Response:
+    detail = str(error.detail)
+    return _line(error.status_code, detail if detail.startswith("[") else f"[bad-request] {detail}")
