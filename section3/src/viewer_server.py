@@ -28,6 +28,7 @@ from study.process_study import DEFAULT_OUTPUT
 from study.setup import DEFAULT_MODEL, SetupFiles
 from viewer.access import LOOPBACK, is_key
 from viewer.image_store import ImageStore
+from viewer.learning import Learning
 from viewer.segmenting import Segmenter
 from viewer.viewer_service import ServiceOptions, create_service
 
@@ -53,6 +54,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--max-upload", type=positive, default=512, metavar="MIB", help="of one image (%(default)s)")
     parser.add_argument("--model-path", type=Path, default=DEFAULT_MODEL, metavar="FILE", help="the exported model")
+    parser.add_argument("--parent", type=Path, metavar="MODEL", help="what training goes on from (the model in use)")
+    parser.add_argument("--old-data", type=Path, metavar="DIR", help="pairs that training learns from besides")
     return parser
 
 
@@ -78,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
         files = SetupFiles(
             args.model_path.absolute(), load_rules(DEFAULT_RULES), head_rules=load_rules(DEFAULT_HEAD_RULES)
         )
-        segmenter = Segmenter(files.load, args.max_workers)
+        segmenter = Segmenter(files, args.max_workers)
         store = ImageStore(args.store.absolute())
         listener = _listening(args.host, args.port)
     except Stop as stop:
@@ -87,7 +90,11 @@ def main(argv: list[str] | None = None) -> int:
     except (OSError, OverflowError) as error:
         print(f"nothing can listen at {args.host}, port {args.port}: {error}", file=sys.stderr)
         return 1
-    app = create_service(store, segmenter, ServiceOptions(key, tuple(args.viewer_origin), args.max_upload << 20))
+    parent = (args.parent or args.model_path).absolute()
+    learning = Learning(store, Path(__file__).with_name("corrections.py"), parent, args.old_data)
+    app = create_service(
+        store, segmenter, learning, ServiceOptions(key, tuple(args.viewer_origin), args.max_upload << 20)
+    )
     port = listener.getsockname()[1]
     prefix = "/k/KEY" if key else ""
     print(f"serving at http://{args.host}:{port}{prefix}; stop with Ctrl-C. Research use only.", flush=True)

@@ -179,6 +179,12 @@ CODES = {
             "Trace this hippocampus by hand: it may be unlike those that the model knows.",
         ),
         Code(
+            "too-little-to-learn",
+            REFUSED,
+            "there is nothing to train on, or nothing to train with (viewers only)",
+            "Correct more images, of other persons.",
+        ),
+        Code(
             "bad-rules",
             FAILED,
             "the rules for choosing the series are missing or no list of conditions",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +15,7 @@ from measuring.measure_head import measure_head
 from measuring.measurement import Hippocampus, labels_in
 from reading.dicom_volume import require_resampleable
 from reading.nifti_head import HeadImage
-from study.setup import Setup
+from study.setup import Setup, SetupFiles
 from viewer.images import CROP, HEAD, NAMES, kind_of
 
 MODELS = {  # by their names in addresses: the kind of image that each takes, and what it is
@@ -35,19 +34,24 @@ class Answer:
 
 
 class Segmenter:
-    """The loaded models, for so many images at a time; the models can be replaced while it works."""
+    """The loaded models, for so many images at a time."""
 
-    def __init__(self, load: Callable[[], Setup], workers: int):
-        self._load, self._setup = load, load()
-        self._free = threading.BoundedSemaphore(workers)
+    def __init__(self, files: SetupFiles, workers: int):
+        self._files, self._loaded, self._setup = files, None, None
+        self._free, self._loading = threading.BoundedSemaphore(workers), threading.Lock()
+        _ = self.setup
 
     @property
     def setup(self) -> Setup:
-        return self._setup
-
-    def reload(self) -> None:
-        """Go on with the models as they are on the disk now. Raises Failure: bad-model, and goes on as before."""
-        self._setup = self._load()
+        """Loaded anew when the model's file was replaced. Raises Failure: bad-model."""
+        with self._loading:
+            try:
+                stat = self._files.model_path.stat()
+            except OSError as error:
+                raise Failure("bad-model", f"the model cannot be read: {error.strerror}") from error
+            if self._loaded != (version := (stat.st_ino, stat.st_mtime_ns)):
+                self._setup, self._loaded = self._files.load(), version
+            return self._setup
 
     def answer(self, image: HeadImage, model: str) -> Answer:
         """Raises Refusal, where a number must not be shown; Failure."""
@@ -58,7 +62,7 @@ class Segmenter:
                 "geometry-field-of-view",
                 f"the image covers {found} mm, which is no {kind}: choose {MODEL_OF[kind_of(image.volume.grid)]}",
             )
-        setup, stopwatch = self._setup, Stopwatch()
+        setup, stopwatch = self.setup, Stopwatch()
         try:
             with self._free:
                 hippocampi, checks = _measured(image, kind, setup, stopwatch)

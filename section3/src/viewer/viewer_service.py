@@ -18,7 +18,7 @@ from typing import Annotated
 
 from fastapi import Body, FastAPI, File, Form, HTTPException, Query, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException as HttpError
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
@@ -29,6 +29,7 @@ from viewer.access import Gate
 from viewer.corrections import corrected_labels
 from viewer.image_store import FINAL, ORIGINAL, ImageStore, NoSuchThing, StoredImage
 from viewer.images import NAMES, as_nifti, as_nrrd, ending_of, kind_of, labels_of, read_image
+from viewer.learning import EPOCHS, AlreadyRunning, Learning
 from viewer.segmenting import MODELS, Answer, Segmenter
 
 MOST_NAME, MOST_PARAMS = 1024, 1 << 16  # characters
@@ -36,6 +37,8 @@ MOST_SESSION = 86400  # seconds
 SESSION = 3600
 TAG = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 STRATEGY = "random"
+TRAINER = "hippocampus"
+TRAINING = "Goes on from the model in use, with what was corrected; ends in a candidate that a person may promote."
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,9 @@ class ServiceOptions:
     most_bytes: int = 512 << 20
 
 
-def create_service(store: ImageStore, segmenter: Segmenter, options: ServiceOptions = ServiceOptions()) -> ASGIApp:
+def create_service(
+    store: ImageStore, segmenter: Segmenter, learning: Learning, options: ServiceOptions = ServiceOptions()
+) -> ASGIApp:
     """The service as an ASGI application."""
     app = FastAPI(
         title=f"{PRODUCT} for viewers", description=NOT_FOR_DIAGNOSIS, version=segmenter.setup.agent.identity["version"]
@@ -61,7 +66,7 @@ def create_service(store: ImageStore, segmenter: Segmenter, options: ServiceOpti
     )
     for kind, handler in handlers:
         app.add_exception_handler(kind, handler)
-    _Addresses(store, segmenter).add_to(app)
+    _Addresses(store, segmenter, learning).add_to(app)
     if options.origins:
         app.add_middleware(
             CORSMiddleware,
@@ -75,8 +80,8 @@ def create_service(store: ImageStore, segmenter: Segmenter, options: ServiceOpti
 class _Addresses:
     """What is answered at which address. All of them are plain functions, which FastAPI calls in threads."""
 
-    def __init__(self, store: ImageStore, segmenter: Segmenter):
-        self._store, self._segmenter = store, segmenter
+    def __init__(self, store: ImageStore, segmenter: Segmenter, learning: Learning):
+        self._store, self._segmenter, self._learning = store, segmenter, learning
 
     def add_to(self, app: FastAPI) -> None:
         for method, path, function in (
@@ -94,6 +99,11 @@ class _Addresses:
             ("DELETE", "/session/{session_id}", self.end_session),
             ("POST", "/infer/{model}", self.infer),
             ("POST", "/activelearning/{strategy}", self.next_sample),
+            ("POST", "/train/", self.train),
+            ("POST", "/train/{trainer}", self.train),
+            ("GET", "/train/", self.training),
+            ("DELETE", "/train/", self.stop_training),
+            ("GET", "/logs/", self.log),
         ):
             app.add_api_route(path, function, methods=[method], response_model=None)
 
@@ -125,10 +135,10 @@ class _Addresses:
                 }
                 for name, (kind, text) in MODELS.items()
             },
-            "trainers": {},
+            "trainers": {TRAINER: {"description": TRAINING, "config": {"epochs": EPOCHS}}},
             "strategies": {STRATEGY: {"description": "any image that nobody has corrected yet"}},
             "scoring": {},
-            "train_stats": {},
+            "train_stats": {TRAINER: self._learning.progress()},
             "datastore": self._statistics(),
             "config": {},
         }
@@ -272,6 +282,35 @@ class _Addresses:
         name, image = random.choice(left)
         dicom = {"StudyInstanceUID": image.study_uid, "SeriesInstanceUID": image.series_uid} if image.study_uid else {}
         return {"id": name, "name": f"{image.sha256[:16]}{image.ending}", "checksum": f"SHA256:{image.sha256}", **dicom}
+
+    # --- learning ---
+
+    def train(self, trainer: str = TRAINER, options: Annotated[dict | None, Body()] = None) -> dict:
+        """Begin to train a candidate on the corrections; it takes no model's place by itself."""
+        if trainer != TRAINER:
+            raise NoSuchThing(f"there is no trainer of that name; there is {TRAINER}")
+        said = options or {}
+        said = said.get(TRAINER) if isinstance(said.get(TRAINER), dict) else said
+        request = {"epochs": said["epochs"]} if "epochs" in said else {}
+        try:
+            return self._learning.start(request)
+        except AlreadyRunning as error:
+            raise HTTPException(429, "[busy] a training runs already") from error
+
+    def training(self, check_if_running: bool = False) -> dict:
+        """The last training, also when it has ended; with check_if_running only one that runs."""
+        task = self._learning.running() if check_if_running else self._learning.latest()
+        if task is None:
+            raise NoSuchThing("no training runs" if check_if_running else "there was no training yet")
+        return task
+
+    def stop_training(self) -> Response:
+        """Stop what runs; null where nothing does."""
+        return JSONResponse(self._learning.stop())
+
+    def log(self, lines: Annotated[int, Query(ge=1, le=10_000)] = 100) -> Response:
+        """What the last training said."""
+        return PlainTextResponse(self._learning.log(lines) + "\n")
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------

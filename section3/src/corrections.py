@@ -1,0 +1,188 @@
+"""Corrections that viewers sent: as pairs to learn from, as a trained candidate, as the model in use.
+
+    python corrections.py export DIR [--store DIR]      image and label pairs as section 1 leaves them
+    python corrections.py train JOB --parent MODEL      what the service starts: a candidate, and how it compares
+    python corrections.py candidates                    all of them, with what the comparison says
+    python corrections.py promote JOB                   the candidate becomes the model in use; nothing else does that
+    python corrections.py demote                        the model before it comes back
+
+Persons are held out for ever by the digest of who they are: one of five is never trained on, and candidates are tested
+on these. Exit code 0: done. 1: refused or failed; one line on stderr. 2: usage. Research use only.
+"""
+
+import argparse
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import clinic_environment  # noqa: F401  before anything that may be missing
+from common.refusal import Failure, Refusal, Stop
+from common.whole_files import write_bytes, write_text
+from measuring.hippocrop import Localiser
+from measuring.unet_inference_agent import UNetInferenceAgent
+from study.process_study import DEFAULT_OUTPUT
+from study.setup import DEFAULT_LOCALISER, DEFAULT_MODEL
+from viewer.image_store import ImageStore
+from viewer.learning import DONE, EPOCHS, ERROR, SECTION2, Learning, finish, training_python
+from viewer.training_pairs import IMAGES, LABELS, write_pairs
+
+COMPARISON = "comparison.md"
+BEFORE = "before-promotion"
+WHOLE_DICE = re.compile(r"\|\s*after\s*\|\s*whole\s*\|\s*Dice\s*\|\s*([\d.]+)\s*\|\s*([\d.]+)")
+
+
+def export(args: argparse.Namespace) -> int:
+    rows = write_pairs(ImageStore(args.store.absolute()), args.folder, Localiser(DEFAULT_LOCALISER))
+    print(f"{len(rows)} hippocampi, of which {sum(row['held_out'] for row in rows)} of persons held out: {args.folder}")
+    return 0
+
+
+def train(args: argparse.Namespace) -> int:
+    """All steps of a job, told on stderr, which is its log."""
+    store = ImageStore(args.store.absolute())
+    job = _learning(args, store).folder / args.job
+    try:
+        candidate = _trained(args, store, job)
+        found = _compared(args, job, candidate)
+    except (Stop, OSError, subprocess.CalledProcessError) as error:
+        line = f"{Path(error.cmd[1]).name} failed" if isinstance(error, subprocess.CalledProcessError) else str(error)
+        print(line, file=sys.stderr)
+        finish(job, ERROR)
+        return 1
+    finish(job, DONE, candidate=os.fspath(candidate), **found)
+    return 0
+
+
+def _trained(args: argparse.Namespace, store: ImageStore, job: Path) -> Path:
+    """The candidate, trained on the corrections and on what its parent was trained on."""
+    localiser = Localiser(DEFAULT_LOCALISER)
+    write_pairs(store, job / "data", localiser, held_out=False)
+    write_pairs(store, job / "held_out", localiser, held_out=True)
+    if args.old_data:
+        for part in (IMAGES, LABELS):
+            for path in sorted((args.old_data / part).glob("*.nii.gz")):
+                (job / "data" / part / path.name).symlink_to(path.absolute())
+    version = f"{UNetInferenceAgent(args.parent).identity['version']}+corrections.{job.name}"
+    _run("src/run_ml_pipeline.py", "--fine-tune", args.parent, "--data-root", job / "data", "--out", job / "run",
+         "--epochs", args.epochs, "--test-share", 0, "--validation-share", 0, "--version", version)  # fmt: skip
+    (run,) = (path.parent for path in (job / "run").glob("*/model.onnx"))
+    return run / "model.onnx"
+
+
+def _compared(args: argparse.Namespace, job: Path, candidate: Path) -> dict:
+    """How candidate and parent do on persons who are held out, where there are any."""
+    if not any((job / "held_out" / IMAGES).iterdir()):
+        write_text(job / COMPARISON, "Nobody who was corrected is held out: there is nothing to compare on.\n")
+        return {}
+    for name, model in (("before", args.parent), ("after", candidate)):
+        out = job / name
+        _run("src/predict.py", "--model-path", model, "--images", job / "held_out" / IMAGES, "--out", out, "--labels",
+             job / "held_out" / LABELS)  # fmt: skip
+        shutil.copyfile(out / "metrics.csv", out / "results.csv")
+    said = _run("analyses/compare_runs.py", job / "before", job / "after", "--names", "before", "after")
+    write_text(job / COMPARISON, said)
+    found = WHOLE_DICE.search(said)
+    return {"dice_before": float(found[1]), "dice_after": float(found[2])} if found else {}
+
+
+def _run(program: str, *arguments: object) -> str:
+    """A program of section 2, which says how it goes into our log. Raises CalledProcessError."""
+    command = [os.fspath(training_python()), os.fspath(SECTION2 / program), *map(str, arguments)]
+    said = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        for line in process.stdout:
+            said.append(line)
+            print(line, end="", file=sys.stderr, flush=True)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return "".join(said)
+
+
+def candidates(args: argparse.Namespace) -> int:
+    learning = _learning(args, ImageStore(args.store.absolute()))
+    for job in learning.jobs():
+        task = learning.task(job)
+        dice = " to ".join(f"{task[key]:.4f}" for key in ("dice_before", "dice_after") if key in task)
+        print(f"{task['id']}: {task['status']}, begun {task['start_ts']}{f', whole Dice {dice}' if dice else ''}")
+        if (job / COMPARISON).is_file():
+            print((job / COMPARISON).read_text())
+    return 0
+
+
+def promote(args: argparse.Namespace) -> int:
+    """The file is replaced whole; the service, and whoever starts later, takes the new one."""
+    task = _learning(args, ImageStore(args.store.absolute())).task(args.store.absolute() / "training" / args.job)
+    if task["status"] != DONE:
+        raise Refusal("too-little-to-learn", f"job {args.job} has no candidate: it is {task['status']}")
+    candidate = Path(task["candidate"])
+    identity = UNetInferenceAgent(candidate).identity
+    content, before = candidate.read_bytes(), args.model_path.read_bytes()
+    if hashlib.sha256(content).digest() == hashlib.sha256(before).digest():
+        raise Refusal("too-little-to-learn", f"{identity['version']} is in use already")
+    write_bytes(_kept(args), before)
+    write_bytes(args.model_path, content)
+    print(f"in use: {identity['name']} {identity['version']}; its numbers warn that limits are of the model before")
+    return 0
+
+
+def demote(args: argparse.Namespace) -> int:
+    kept = _kept(args)
+    if not kept.is_file():
+        raise Refusal("too-little-to-learn", "no model was promoted: there is none to go back to")
+    identity = UNetInferenceAgent(kept).identity
+    kept.replace(args.model_path)
+    print(f"in use: {identity['name']} {identity['version']}")
+    return 0
+
+
+def _kept(args: argparse.Namespace) -> Path:
+    return args.model_path.with_name(f"{args.model_path.stem}-{BEFORE}.onnx")
+
+
+def _learning(args: argparse.Namespace, store: ImageStore) -> Learning:
+    return Learning(store, Path(__file__), getattr(args, "parent", DEFAULT_MODEL))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Corrections that viewers sent. Research use only.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(function: object, what: str) -> argparse.ArgumentParser:
+        one = commands.add_parser(function.__name__, help=what, description=what)
+        one.add_argument("--store", type=Path, default=DEFAULT_OUTPUT / "viewer", metavar="DIR", help="of the service")
+        one.set_defaults(function=function)
+        return one
+
+    command(export, "Write image and label pairs.").add_argument("folder", type=Path, metavar="DIR")
+    one = command(train, "Train a candidate, as the service asks for it.")
+    one.add_argument("job", metavar="JOB")
+    one.add_argument("--parent", type=Path, default=DEFAULT_MODEL, metavar="MODEL", help="whose weights are the start")
+    one.add_argument("--old-data", type=Path, metavar="DIR", help="pairs to learn from besides")
+    one.add_argument("--epochs", type=int, default=EPOCHS, metavar="N")
+    command(candidates, "List candidates and what the comparisons say.")
+    one = command(promote, "Use a candidate from now on.")
+    one.add_argument("job", metavar="JOB")
+    one.add_argument("--model-path", type=Path, default=DEFAULT_MODEL, metavar="FILE", help="the model in use")
+    one = command(demote, "Use the model before again.")
+    one.add_argument("--model-path", type=Path, default=DEFAULT_MODEL, metavar="FILE", help="the model in use")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    os.umask(0o077)
+    try:
+        return args.function(args)
+    except Stop as stop:
+        print(stop, file=sys.stderr)
+    except OSError as error:
+        print(Failure("cannot-write", f"a file cannot be read or written: {error.strerror}"), file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
