@@ -55,7 +55,7 @@ def add_node_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--orthanc-aec", default="ORTHANC", metavar="AET", help="default: %(default)s")
     archive.add_argument(
         "--dicomweb",
-        type=_dicomweb_url,
+        type=dicomweb_url,
         metavar="URL",
         help="send the results there (STOW-RS), with the credentials in DICOMWEB_TOKEN, or DICOMWEB_USER and "
         "DICOMWEB_PASSWORD",
@@ -134,7 +134,7 @@ def archive_at(text: str) -> Archive:
     """The archive at AET@HOST:PORT, or at the address of a DICOMweb service."""
     if found := re.fullmatch(r"([^@:/]{1,16})@([^@:/]+):(\d{1,5})", text):
         return DimseArchive(found[2], int(found[3]), found[1])
-    return DicomWebArchive(_dicomweb_url(text))
+    return DicomWebArchive(dicomweb_url(text))
 
 
 def require_archive(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
@@ -150,7 +150,7 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def _dicomweb_url(text: str) -> str:
+def dicomweb_url(text: str) -> str:
     try:
         return parse_url(text)
     except ValueError as error:

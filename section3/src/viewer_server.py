@@ -21,8 +21,10 @@ from pathlib import Path
 import uvicorn
 
 import clinic_environment  # noqa: F401  before anything that may be missing
+from archive.dicomweb import DicomWebArchive
+from archive.tls import TlsFiles
 from common.refusal import Stop
-from options import DEFAULT_HEAD_RULES, DEFAULT_RULES, positive
+from options import DEFAULT_HEAD_RULES, DEFAULT_RULES, dicomweb_url, positive
 from reading.series_rules import load_rules
 from study.process_study import DEFAULT_OUTPUT
 from study.setup import DEFAULT_MODEL, SetupFiles
@@ -54,6 +56,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--max-upload", type=positive, default=512, metavar="MIB", help="of one image (%(default)s)")
     parser.add_argument("--model-path", type=Path, default=DEFAULT_MODEL, metavar="FILE", help="the exported model")
+    parser.add_argument(
+        "--dicomweb",
+        type=dicomweb_url,
+        metavar="URL",
+        help="the archive whose series OHIF names and whose studies programs name; credentials as in inference_dcm.py",
+    )
+    parser.add_argument("--ca-file", type=Path, metavar="FILE", help="certificates to trust instead of the system's")
     parser.add_argument("--parent", type=Path, metavar="MODEL", help="what training goes on from (the model in use)")
     parser.add_argument("--old-data", type=Path, metavar="DIR", help="pairs that training learns from besides")
     return parser
@@ -92,9 +101,9 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     parent = (args.parent or args.model_path).absolute()
     learning = Learning(store, Path(__file__).with_name("corrections.py"), parent, args.old_data)
-    app = create_service(
-        store, segmenter, learning, ServiceOptions(key, tuple(args.viewer_origin), args.max_upload << 20)
-    )
+    archive = DicomWebArchive(args.dicomweb, TlsFiles(args.ca_file)) if args.dicomweb else None
+    options = ServiceOptions(key, tuple(args.viewer_origin), args.max_upload << 20, archive)
+    app = create_service(store, segmenter, learning, options)
     port = listener.getsockname()[1]
     prefix = "/k/KEY" if key else ""
     print(f"serving at http://{args.host}:{port}{prefix}; stop with Ctrl-C. Research use only.", flush=True)

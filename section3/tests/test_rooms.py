@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "archive": {"common", "reading"},
     "study": {"common", "reading", "measuring", "pages", "objects"},
     "node": {"common", "reading", "study"},
-    "viewer": {"common", "reading", "measuring", "study"},
+    "viewer": {"archive", "common", "reading", "measuring", "pages", "study"},
 }
 SHARED = {"options", "clinic_environment"}  # what the programs have in common
 PROGRAMS = {path.stem for path in SOURCE.glob("*.py")} - SHARED

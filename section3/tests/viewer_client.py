@@ -1,11 +1,22 @@
 """A client that speaks as 3D Slicer's module does: a new connection a call, exact paths, forms by hand."""
 
 import json
+import os
+import re
+import subprocess
+import sys
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from email import message_from_bytes
 from http.client import HTTPConnection
+from pathlib import Path
 from urllib.parse import quote, urlsplit
+
+from servers import wait_until
+
+PROGRAM = Path(__file__).resolve().parents[1] / "src" / "viewer_server.py"
 
 
 @dataclass(frozen=True)
@@ -79,3 +90,24 @@ class ViewerClient:
         params = json.dumps({"label_info": info, "model": "hippocampus", "client_id": "doctor"})
         path = f"/datastore/label?image={quote(name, safe='')}" + (f"&tag={tag}" if tag else "")
         return self.form("PUT", path, {"params": params}, {"label": (file, content)})
+
+
+@contextmanager
+def serving_viewers(folder: Path, *options: object, **environment: str) -> Iterator[ViewerClient]:
+    """A client of a service that stores in `folder`, until the end of the block."""
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "log.txt"
+    command = [sys.executable, PROGRAM, "--port", "0", "--store", folder / "store", *options]
+    with log.open("w") as file:
+        process = subprocess.Popen(list(map(str, command)), stdout=file, stderr=file, env=os.environ | environment)
+
+    def address() -> str | None:
+        assert process.poll() is None, log.read_text()
+        found = re.search(r"serving at (http://[^;]+);", log.read_text())
+        return found and found[1]
+
+    try:
+        yield ViewerClient(wait_until(address).replace("/k/KEY", ""))
+    finally:
+        process.terminate()
+        assert process.wait(30) == 0, log.read_text()

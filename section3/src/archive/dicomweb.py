@@ -145,6 +145,18 @@ class DicomWebArchive:
         except DICOM_ERRORS as error:
             raise ArchiveError(f"its list of series cannot be read ({type(error).__name__})") from error
 
+    def study_of(self, series_uid: str) -> str:
+        """The StudyInstanceUID of a series, by QIDO-RS. Raises NotFoundError, ArchiveError."""
+        _, content = self._request("GET", f"/series?SeriesInstanceUID={series_uid}", {"Accept": JSON})
+        try:
+            found = [Dataset.from_json(_plain(one)) for one in _json(content or b"[]")]
+            studies = {str(one.StudyInstanceUID) for one in found if one.SeriesInstanceUID == series_uid}
+        except DICOM_ERRORS as error:
+            raise ArchiveError(f"its list of series cannot be read ({type(error).__name__})") from error
+        if len(studies) != 1 or not UID_TEXT.fullmatch(*studies):
+            raise NotFoundError("it has no such series, or more than one")
+        return studies.pop()
+
     def fetch_study(self, study_uid: str, folder: Path, choose: Callable[[list[Path]], list[Series]]) -> list[Path]:
         """Write a study to `folder`: the headers of all instances, and the pixels of those that `choose` wants.
 

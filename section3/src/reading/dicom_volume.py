@@ -37,6 +37,18 @@ class SourceVolume(Volume):
     order: tuple[int, int, int]
     reversed_axes: tuple[int, ...]
 
+    @property
+    def affine_by_slice(self) -> np.ndarray:
+        """[4, 4] from column, row and slice to RAS."""
+        affine = np.eye(4)
+        affine[:3, 3] = self.grid.affine[:3, 3]
+        for axis, own in enumerate(self.order):
+            affine[:3, own] = self.grid.affine[:3, axis]
+            if axis in self.reversed_axes:
+                affine[:3, 3] += (self.grid.shape[axis] - 1) * affine[:3, own]
+                affine[:3, own] *= -1
+        return affine
+
     def by_slice(self, array: np.ndarray) -> np.ndarray:
         """`array` [X, Y, Z] on this grid as [slices, rows, columns] of the instances."""
         stacked = np.flip(array, self.reversed_axes).transpose(np.argsort(self.order))

@@ -1,1 +1,1 @@
-"""The HTTP service of viewers: images come and masks go; it imports common, measuring, reading and study."""
+"""The service for viewers: images come, masks go; it imports archive, common, measuring, pages, reading and study."""

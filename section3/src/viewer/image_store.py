@@ -3,6 +3,7 @@
 images     one row an image, by the sha256 of its file
 names      which image a viewer means by an id, as it said last; ids are any text, and no path is made of them
 labels     every version of every label; the newest of an image and tag counts
+answers    what was found of an image each time that somebody asked, be it a refusal; for the eye on drift
 sessions   images that are kept for a while only
 
 The same id with other bytes is another image, whose labels are none of the first one's. All is for this user alone.
@@ -11,6 +12,7 @@ The same id with other bytes is another image, whose labels are none of the firs
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import sqlite3
 import threading
@@ -50,6 +52,15 @@ CREATE TABLE IF NOT EXISTS labels (
     params TEXT NOT NULL
 );
 CREATE INDEX IF NOT EXISTS labels_by_image ON labels (image, tag, number);
+CREATE TABLE IF NOT EXISTS answers (
+    number INTEGER PRIMARY KEY,
+    image TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    at REAL NOT NULL,
+    model TEXT NOT NULL,
+    code TEXT,                         -- of a refusal
+    found TEXT NOT NULL                -- volumes and checks, JSON
+);
 CREATE TABLE IF NOT EXISTS sessions (id TEXT PRIMARY KEY, image TEXT NOT NULL, expires REAL NOT NULL);
 """
 
@@ -204,6 +215,24 @@ class ImageStore:
             "SELECT * FROM labels WHERE image = ? AND tag = ? ORDER BY number DESC LIMIT 1", (image.sha256, tag)
         )
         return StoredLabel(**rows[0]) if rows else None
+
+    # --- answers ---
+
+    def add_answer(self, image: StoredImage, model: str, code: str | None, found: dict) -> None:
+        with self._changing() as now:
+            self._run(
+                "INSERT INTO answers (image, kind, at, model, code, found) VALUES (?, ?, ?, ?, ?, ?)",
+                (image.sha256, image.kind, now, model, code, json.dumps(found)),
+            )
+
+    def answers(self, kind: str, most: int) -> list[dict]:
+        """The newest, the oldest of them first: of each image the last one alone, so that asking again counts once."""
+        rows = self._rows(
+            "SELECT max(number) AS number, at, model, code, found FROM answers WHERE kind = ? GROUP BY image "
+            "ORDER BY number DESC LIMIT ?",
+            (kind, most),
+        )
+        return [{**dict(row), "found": json.loads(row["found"])} for row in reversed(rows)]
 
     # --- sessions ---
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from common.refusal import Failure, Refusal
 from common.stopwatch import Stopwatch
-from common.verdicts import not_passed, worst
+from common.verdicts import PASS, Check, worst
 from measuring.measure_crop import measure_crop
 from measuring.measure_head import measure_head
 from measuring.measurement import Hippocampus, labels_in
@@ -27,10 +27,14 @@ MODEL_OF = {kind: name for name, (kind, _) in MODELS.items()}
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """labels: [X, Y, Z] uint8 on the image's volume. params: what is said with them, for JSON."""
+    """labels: [X, Y, Z] uint8 on the image's volume. params: what is said with them, for JSON. checks: of the image and
+    of each side. refusal: why nothing of it may be shown.
+    """
 
     labels: np.ndarray
     params: dict
+    checks: tuple[tuple[str | None, Check], ...] = ()
+    refusal: Refusal | None = None
 
 
 class Segmenter:
@@ -54,7 +58,7 @@ class Segmenter:
             return self._setup
 
     def answer(self, image: HeadImage, model: str) -> Answer:
-        """Raises Refusal, where a number must not be shown; Failure."""
+        """Raises Refusal, where the image is none for this model; Failure."""
         kind, _ = MODELS[model]
         if kind_of(image.volume.grid) != kind:
             found = " x ".join(f"{length:.0f}" for length in image.volume.grid.extent)
@@ -65,40 +69,40 @@ class Segmenter:
         setup, stopwatch = self.setup, Stopwatch()
         try:
             with self._free:
-                hippocampi, checks = _measured(image, kind, setup, stopwatch)
+                hippocampi, checks, refusal = _measured(image, kind, setup, stopwatch)
         except MemoryError as error:
             raise Failure("out-of-memory", "there is not enough memory for the image") from error
-        checks = [*checks, *(check for one in hippocampi for check in one.checks)]
+        checks = (*((None, one) for one in checks), *((h.side, one) for h in hippocampi for one in h.checks))
         params = {
             "label_names": NAMES[kind],
             "volumes_mm3": _by_side(hippocampi),
             "not_shown": {
-                one.side: {"code": one.refusal.code, "reason": one.refusal.reason} for one in hippocampi if one.refusal
+                h.side: {"code": h.refusal.code, "reason": h.refusal.reason} for h in hippocampi if h.refusal
             },
-            "quality": worst(checks),
-            "warnings": [check.sentence for check in not_passed(checks)],
+            "quality": worst(one for _, one in checks),
+            "warnings": [
+                f"{side}: {one.sentence}" if side else one.sentence for side, one in checks if one.verdict != PASS
+            ],
             "seconds": {name: round(value, 3) for name, value in stopwatch.seconds.items()},
             "model": setup.agent.identity,
             "research_use_only": True,
         }
-        return Answer(labels_in(image.volume.grid, hippocampi), params)
+        return Answer(labels_in(image.volume.grid, hippocampi), params, checks, refusal)
 
 
-def _measured(image: HeadImage, kind: str, setup: Setup, stopwatch: Stopwatch) -> tuple[tuple[Hippocampus, ...], tuple]:
-    """And the checks of the image as a whole. Raises Refusal, where no hippocampus may be shown."""
+def _measured(
+    image: HeadImage, kind: str, setup: Setup, stopwatch: Stopwatch
+) -> tuple[tuple[Hippocampus, ...], tuple[Check, ...], Refusal | None]:
+    """And the checks of the image as a whole, and why no hippocampus may be shown."""
     if kind == HEAD:
         head = measure_head(image.volume, setup.localiser, setup.agent, stopwatch)
-        if head.refusal:
-            raise head.refusal
-        return head.hippocampi, head.checks
+        return head.hippocampi, head.checks, head.refusal
     require_resampleable(image.volume.grid)
     hippocampus = measure_crop(image.volume, setup.agent, setup.limits, stopwatch)
-    if hippocampus.refusal:
-        raise hippocampus.refusal
-    return (hippocampus,), ()
+    return (hippocampus,), (), hippocampus.refusal
 
 
 def _by_side(hippocampi: tuple[Hippocampus, ...]) -> dict:
     """As in result.json: of a crop the volumes, of a head those of each side that has some."""
-    rounded = {one.side: {key: round(value, 1) for key, value in (one.volumes_mm3 or {}).items()} for one in hippocampi}
+    rounded = {h.side: {key: round(value, 1) for key, value in (h.volumes_mm3 or {}).items()} for h in hippocampi}
     return rounded[None] if None in rounded else {side: volumes for side, volumes in rounded.items() if volumes}

@@ -14,7 +14,7 @@ import traceback
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import Body, FastAPI, File, Form, HTTPException, Query, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
@@ -23,14 +23,18 @@ from starlette.exceptions import HTTPException as HttpError
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
+from archive.dicomweb import DicomWebArchive
 from common.product import NOT_FOR_DIAGNOSIS, PRODUCT
 from common.refusal import Refusal, Stop, printable
 from viewer.access import Gate
+from viewer.archive_images import image_of_series
 from viewer.corrections import corrected_labels
+from viewer.drift import draw_drift, drift, told_of
 from viewer.image_store import FINAL, ORIGINAL, ImageStore, NoSuchThing, StoredImage
 from viewer.images import NAMES, as_nifti, as_nrrd, ending_of, kind_of, labels_of, read_image
 from viewer.learning import EPOCHS, AlreadyRunning, Learning
 from viewer.segmenting import MODELS, Answer, Segmenter
+from viewer.studies import Studies
 
 MOST_NAME, MOST_PARAMS = 1024, 1 << 16  # characters
 MOST_SESSION = 86400  # seconds
@@ -43,11 +47,14 @@ TRAINING = "Goes on from the model in use, with what was corrected; ends in a ca
 
 @dataclass(frozen=True)
 class ServiceOptions:
-    """key: without which nobody is answered, None on this machine alone. origins: of web viewers that may ask."""
+    """key: without which nobody is answered, None on this machine alone. origins: of web viewers that may ask.
+    archive: whose series and studies may be named.
+    """
 
     key: str | None = None
     origins: tuple[str, ...] = ()
     most_bytes: int = 512 << 20
+    archive: DicomWebArchive | None = None
 
 
 def create_service(
@@ -66,7 +73,7 @@ def create_service(
     )
     for kind, handler in handlers:
         app.add_exception_handler(kind, handler)
-    _Addresses(store, segmenter, learning).add_to(app)
+    _Addresses(store, segmenter, learning, options.archive).add_to(app)
     if options.origins:
         app.add_middleware(
             CORSMiddleware,
@@ -80,8 +87,9 @@ def create_service(
 class _Addresses:
     """What is answered at which address. All of them are plain functions, which FastAPI calls in threads."""
 
-    def __init__(self, store: ImageStore, segmenter: Segmenter, learning: Learning):
-        self._store, self._segmenter, self._learning = store, segmenter, learning
+    def __init__(self, store: ImageStore, segmenter: Segmenter, learning: Learning, archive: DicomWebArchive | None):
+        self._store, self._segmenter, self._learning, self._archive = store, segmenter, learning, archive
+        self._studies = Studies(store.folder / "studies", archive, segmenter)
 
     def add_to(self, app: FastAPI) -> None:
         for method, path, function in (
@@ -104,6 +112,11 @@ class _Addresses:
             ("GET", "/train/", self.training),
             ("DELETE", "/train/", self.stop_training),
             ("GET", "/logs/", self.log),
+            ("POST", "/studies", self.measure_study),
+            ("GET", "/studies/{study_uid}", self.study),
+            ("GET", "/studies/{study_uid}/report.png", self.page),
+            ("GET", "/drift", self.drift),
+            ("GET", "/drift.png", self.drift_picture),
         ):
             app.add_api_route(path, function, methods=[method], response_model=None)
 
@@ -254,6 +267,9 @@ class _Addresses:
         stored = self._asked_for(image, session_id, file)
         source = read_image(self._store.content_of(stored), stored.ending)
         answer = self._segmenter.answer(source, model)
+        self._store.add_answer(stored, answer.params["model"]["version"], *told_of(answer))
+        if answer.refusal:
+            raise answer.refusal
         self._store.add_label(stored, ORIGINAL, as_nifti(source, answer.labels), "", model, json.dumps(answer.params))
         if output == "json":
             return JSONResponse(answer.params)
@@ -269,7 +285,16 @@ class _Addresses:
             return self._keep(file, image)
         if image is None:
             raise HTTPException(422, "[bad-request] no image is named: send ?image=ID, or a file")
-        return self._store.named(image)
+        return self._named(image)
+
+    def _named(self, name: str) -> StoredImage:
+        """What was sent under that name, or else the series of the archive with that UID."""
+        try:
+            return self._store.named(name)
+        except NoSuchThing:
+            if self._archive is None:
+                raise
+            return image_of_series(self._archive, name, self._store)
 
     def next_sample(self, strategy: str, options: Annotated[dict | None, Body()] = None) -> dict:
         """An image that nobody has corrected yet; nothing where there is none."""
@@ -311,6 +336,28 @@ class _Addresses:
     def log(self, lines: Annotated[int, Query(ge=1, le=10_000)] = 100) -> Response:
         """What the last training said."""
         return PlainTextResponse(self._learning.log(lines) + "\n")
+
+    # --- for programs ---
+
+    def measure_study(self, study_instance_uid: Annotated[str, Body(embed=True, max_length=64)]) -> Response:
+        """Have a study of the archive measured as in the clinic; 202, and its state."""
+        return JSONResponse(self._studies.ask(study_instance_uid), 202)
+
+    def study(self, study_uid: str) -> dict:
+        """waiting, working or done; and its result.json."""
+        return self._studies.told(study_uid)
+
+    def page(self, study_uid: str) -> Response:
+        """The page of a study that was measured."""
+        return Response(self._studies.picture(study_uid), media_type="image/png")
+
+    def drift(self, kind: Literal["crop", "head"] = "head") -> dict:
+        """Volumes, verdicts, refusals and quality values of the latest images, against what was usual in training."""
+        return drift(self._store, kind)
+
+    def drift_picture(self, kind: Literal["crop", "head"] = "head") -> Response:
+        """The same, drawn."""
+        return Response(draw_drift(drift(self._store, kind), kind), media_type="image/png")
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------

@@ -1,45 +1,16 @@
 """The service as a process, with a model whose answer is known to the voxel."""
 
 import itertools
-import os
-import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
 from makers import make_blocks
-from servers import wait_until
-from viewer_client import ViewerClient
+from viewer_client import ViewerClient, serving_viewers
 
 NUMBERS = itertools.count(10)
-PROGRAM = Path(__file__).resolve().parents[2] / "src" / "viewer_server.py"
-
-
-@contextmanager
-def serving_viewers(folder: Path, *options: object, **environment: str) -> Iterator[ViewerClient]:
-    """A client of a service that stores in `folder`, until the end of the block."""
-    folder.mkdir(parents=True, exist_ok=True)
-    log = folder / "log.txt"
-    command = [sys.executable, PROGRAM, "--port", "0", "--store", folder / "store", *options]
-    with log.open("w") as file:
-        process = subprocess.Popen(list(map(str, command)), stdout=file, stderr=file, env=os.environ | environment)
-
-    def address() -> str | None:
-        assert process.poll() is None, log.read_text()
-        found = re.search(r"serving at (http://[^;]+);", log.read_text())
-        return found and found[1]
-
-    try:
-        yield ViewerClient(wait_until(address).replace("/k/KEY", ""))
-    finally:
-        process.terminate()
-        assert process.wait(30) == 0, log.read_text()
 
 
 @pytest.fixture(scope="session")
