@@ -147,7 +147,7 @@ def through_dicom(crop: np.ndarray, orientation: str) -> Volume:
 def measure(source: Volume, agent: UNetInferenceAgent) -> np.ndarray:
     """Volumes in mm3, in the order of KEYS, as section 3 measures a series."""
     crop = to_model_grid(source)
-    labels = to_source_grid(agent.single_volume_inference(crop.voxels), crop.grid, source.grid)
+    labels, _ = to_source_grid(agent.single_volume_inference(crop.voxels), crop.grid, source.grid)
     volumes = get_predicted_volumes(labels, source.grid)
     return np.array([volumes[key] for key in KEYS])
 

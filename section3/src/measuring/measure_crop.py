@@ -45,7 +45,7 @@ def measure_crop(
     if limits is None:
         hand = max(answers, key=lambda step: np.nan_to_num(values[step]["confidence"]))
     probabilities = answers[hand]
-    labels = to_source_grid(probabilities[:, ::hand], crop.grid, source.grid)
+    labels, chance = to_source_grid(probabilities[:, ::hand], crop.grid, source.grid)
     if not all((labels == part.labels[0]).any() for part in PARTS):
         nothing = Refusal("nothing-found", "the model finds no hippocampus with both parts")
         return Hippocampus(source.grid, tuple(checks), refusal=nothing, side=side)
@@ -57,7 +57,8 @@ def measure_crop(
         cut = is_cut(found)
         return _refused(source.grid, side, checks, "structure-cut" if cut else "implausible-result", limits)
     volumes = get_predicted_volumes(labels, source.grid)
-    return Hippocampus(source.grid, tuple(checks), labels, volumes, agent.volume_intervals(volumes), side=side)
+    intervals = agent.volume_intervals(volumes)
+    return Hippocampus(source.grid, tuple(checks), labels, volumes, intervals, side=side, chance=chance)
 
 
 def _hand(crop: Volume, source: Volume, limits: Limits | None) -> tuple[int, list[Check]]:

@@ -76,7 +76,7 @@ def _measure_side(head: Volume, place: Place, side: str, agent: UNetInferenceAge
     crop = cut(head, grid)
     probabilities = _in_one_piece(agent.single_volume_inference(crop))
     mirrored = agent.single_volume_inference(crop[::-1])
-    labels = to_source_grid(probabilities, grid, own)
+    labels, chance = to_source_grid(probabilities, grid, own)
     checks = (*assess_side(probabilities, mirrored), assess_border(labels, box, head.grid))
     if not all((labels == part.labels[0]).any() for part in PARTS):
         nothing = Refusal("nothing-found", "the model finds no hippocampus with both parts")
@@ -84,7 +84,7 @@ def _measure_side(head: Volume, place: Place, side: str, agent: UNetInferenceAge
     if bad := failed(checks):
         code = "structure-cut" if bad[0].name in CUT else "implausible-result"
         return Hippocampus(own, checks, refusal=Refusal(code, bad[0].sentence), cause=bad[0], side=side, box=box)
-    return Hippocampus(own, checks, labels, get_predicted_volumes(labels, own), side=side, box=box)
+    return Hippocampus(own, checks, labels, get_predicted_volumes(labels, own), side=side, box=box, chance=chance)
 
 
 def cut(head: Volume, grid: Grid) -> np.ndarray:

@@ -19,6 +19,8 @@ class Hippocampus:
     volumes_mm3: by the key of the structure; intervals_mm3: low and high of each, None where the model has no
     calibration. checks: what was asked of it. refusal: why it has neither labels nor volumes. cause: the check that the
     refusal rests on, if it rests on one. box: where its grid is in that of the source, None where it is all of it.
+    chance: how probable a hippocampus is in each voxel, as `labels` lies, by the network alone: no measure of how good
+    the labels are.
     """
 
     grid: Grid
@@ -30,6 +32,7 @@ class Hippocampus:
     cause: Check | None = None
     side: str | None = None
     box: tuple[slice, ...] | None = None
+    chance: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.labels is not None and self.labels.shape != self.grid.shape:
@@ -92,6 +95,21 @@ class Measurement:
     def labels(self) -> np.ndarray:
         """[X, Y, Z] uint8 on the grid of the source; see common.structures."""
         return labels_in(self.source.grid, self.hippocampi)
+
+    @property
+    def chances(self) -> np.ndarray:
+        """[X, Y, Z] float32 on the grid of the source: how probable a hippocampus is."""
+        return chances_in(self.source.grid, self.hippocampi)
+
+
+def chances_in(grid: Grid, hippocampi: Sequence[Hippocampus]) -> np.ndarray:
+    """How probable a hippocampus is, [X, Y, Z] float32 on the grid of the image that they were found in."""
+    chances = np.zeros(grid.shape, np.float32)
+    for one in hippocampi:
+        if one.chance is not None:
+            found = chances[one.box] if one.box else chances
+            np.maximum(found, one.chance, out=found)
+    return chances
 
 
 def labels_in(grid: Grid, hippocampi: Sequence[Hippocampus]) -> np.ndarray:

@@ -23,8 +23,9 @@ def to_model_grid(source: Volume) -> Volume:
     return Volume(resampled(without_short_waves(source), grid.indices_to(source.grid), grid.shape), grid)
 
 
-def to_source_grid(probabilities: np.ndarray, model_grid: Grid, source_grid: Grid) -> np.ndarray:
-    """Labels [X, Y, Z] uint8 on the source's grid from probabilities [C, X, Y, Z] on the model's.
+def to_source_grid(probabilities: np.ndarray, model_grid: Grid, source_grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """Labels [X, Y, Z] uint8 on the source's grid from probabilities [C, X, Y, Z] on the model's; and how probable a
+    hippocampus is in each voxel there, float32.
 
     The probabilities are interpolated, not the labels: a border keeps its place between voxels. Interpolation rounds
     surfaces off, so each structure gets as many of its most probable voxels as make up its volume on the model's grid,
@@ -32,19 +33,20 @@ def to_source_grid(probabilities: np.ndarray, model_grid: Grid, source_grid: Gri
     """
     labels = probabilities.argmax(axis=0).astype(np.uint8)
     if model_grid is source_grid:
-        return labels
+        return labels, 1 - probabilities[0]
     seen = labels[within(source_grid.shape, model_grid.indices_to(source_grid), model_grid.shape)]
     volumes = [np.count_nonzero(seen == label) for label in (ANTERIOR, POSTERIOR)]  # mm3
 
     to_model = source_grid.indices_to(model_grid)
     _, anterior, posterior = (resampled(one, to_model, source_grid.shape).ravel() for one in probabilities)
     voxels = np.round(np.cumsum(volumes) / source_grid.voxel_mm3).astype(int)
-    whole = np.argsort(-(anterior + posterior), kind="stable")[: voxels[1]]
+    either = anterior + posterior
+    whole = np.argsort(-either, kind="stable")[: voxels[1]]
     front_first = whole[np.argsort((posterior - anterior)[whole], kind="stable")]
     result = np.zeros(anterior.size, np.uint8)
     result[front_first[: voxels[0]]] = ANTERIOR
     result[front_first[voxels[0] :]] = POSTERIOR
-    return result.reshape(source_grid.shape)
+    return result.reshape(source_grid.shape), either.clip(0, 1).reshape(source_grid.shape)
 
 
 def without_short_waves(source: Volume) -> np.ndarray:

@@ -19,7 +19,7 @@ from objects.dicom_items import decimals, derived_from, encoded, save, slice_ste
 from objects.dicom_page import secondary_capture, set_pixels
 from objects.provenance import Provenance, result_attributes
 from pages.canvas import font
-from pages.views import rim, zoom_to
+from pages.views import dots, is_doubtful, rim, zoom_to
 from reading.dicom_file import Instance
 
 LONG_SIDE = 300  # pixels, about: a contour as thin as it should be has no room within the pixels of a crop
@@ -34,12 +34,18 @@ def near_labels(labels: np.ndarray) -> range:
     return range(max(0, found[0] - AROUND), min(len(labels), found[-1] + 1 + AROUND))
 
 
-def draw_overlay(grey: np.ndarray, labels: np.ndarray, slices: Sequence[int]) -> dict[int, Image.Image]:
-    """A picture (RGB) of these slices of grey [slices, rows, columns] uint8 with the contours of labels, as large."""
+def draw_overlay(
+    grey: np.ndarray, labels: np.ndarray, chances: np.ndarray, slices: Sequence[int]
+) -> dict[int, Image.Image]:
+    """A picture (RGB) of these slices of grey [slices, rows, columns] uint8 with the contours of labels, as large.
+
+    chances: as large too, how probable a hippocampus is; where that is nearly even, there are dots.
+    """
     widest = max(grey.shape[1:])
     zoom = max(1, round((WIDE_SIDE if widest > WIDE else LONG_SIDE) / widest))
     note = _note((grey.shape[2] * zoom, grey.shape[1] * zoom))
-    return {number: _draw_slice(grey[number], labels[number], note) for number in slices}
+    doubtful = is_doubtful(chances)
+    return {number: _draw_slice(grey[number], labels[number], doubtful[number], note) for number in slices}
 
 
 def save_overlay(pictures: Mapping[int, Image.Image], folder: Path, provenance: Provenance) -> dict[str, str]:
@@ -67,10 +73,11 @@ def save_overlay(pictures: Mapping[int, Image.Image], folder: Path, provenance: 
     return written
 
 
-def _draw_slice(grey: np.ndarray, labels: np.ndarray, note: Image.Image) -> Image.Image:
+def _draw_slice(grey: np.ndarray, labels: np.ndarray, doubtful: np.ndarray, note: Image.Image) -> Image.Image:
     """A slice [rows, columns] as large as `note`, with the rim of each structure in its colour, above all else."""
     picture = Image.fromarray(zoom_to(grey, note.size, Image.Resampling.BICUBIC)).convert("RGB")
     picture.paste(note, mask=note)
+    picture.paste("white", mask=Image.fromarray(dots(zoom_to(doubtful, note.size, Image.Resampling.NEAREST) > 0)))
     mask = zoom_to(labels, note.size, Image.Resampling.NEAREST)
     for label, colour in COLOURS.items():
         picture.paste(colour, mask=Image.fromarray(rim(mask == label)))

@@ -37,6 +37,7 @@ from pages.views import (
     annotate,
     display_plane,
     display_size,
+    explain_marks,
     middle_slice,
     render,
     window,
@@ -92,6 +93,8 @@ def create_head_page(
         if one.box:
             voxels = measurement.source.voxels[one.box]
             _pictures(page, voxels, one, VIEWS[1] + GUTTER[1] + ROW * (number + 0.78))
+    if any(one.box for one in measurement.hippocampi):
+        explain_marks(page, VIEWS[0] + GUTTER[0], FOOTER - 14)
     page.footer(NOT_FOR)
     return page.image
 
@@ -162,7 +165,7 @@ def _pictures(page: Page, voxels: np.ndarray, one: Hippocampus, top: float) -> N
         view = View(f"{title}, {name}", axis, middle_slice(labels > 0, axis))
         size = display_size(grid, axis, zoom)
         left = int(VIEWS[0] + GUTTER[0] + number * width)
-        page.image.paste(render(view, grey, labels, size), (left, int(top)))
+        page.image.paste(render(view, grey, labels, size, one.chance), (left, int(top)))
         _annotate(page, view, left, int(top), *size)
 
 

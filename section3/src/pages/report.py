@@ -29,7 +29,7 @@ from pages.canvas import (
     drawable,
     fit,
 )
-from pages.views import CONTOUR, CORONAL, SAGITTAL, View, annotate, choose_views, display_size, render, window
+from pages.views import CORONAL, SAGITTAL, View, annotate, choose_views, display_size, explain_marks, render, window
 
 LEGEND = 92  # height of the legend below the sagittal picture
 VIEW_WIDTH = 240  # the least that a title needs
@@ -145,7 +145,7 @@ def _views(page: Page, voxels: np.ndarray, hippocampus: Hippocampus) -> None:
     zoom = fit_zoom(grid)
     places = place_views(grid, zoom)
     for view, (left, top) in zip(views, places, strict=True):
-        picture = render(view, grey, hippocampus.labels, display_size(grid, view.axis, zoom))
+        picture = render(view, grey, hippocampus.labels, display_size(grid, view.axis, zoom), hippocampus.chance)
         page.image.paste(picture, (left, top))
         annotate(page, view, left, top, *picture.size)
         _levels(page, view, views, grid.shape, (left, top, *picture.size))
@@ -173,9 +173,7 @@ def _legend(page: Page, left: int, bottom: int, zoom: float) -> None:
     """What bar, colours and marks mean; the last line stands on `bottom`."""
     page.draw.line((left, bottom - 61, left + 10 * zoom, bottom - 61), NORMAL, 3)
     page.text(left + 10 * zoom + 10, bottom - 56, "10 mm", 16)
-    for x, part in zip((left, left + 120), PARTS, strict=True):
-        page.draw.rectangle((x, bottom - 41, x + 13, bottom - 28), None, part.colour, CONTOUR)
-        page.text(x + 22, bottom - 28, part.key.capitalize(), 16)
+    explain_marks(page, left, bottom - 28)
     for x, colour in zip((left + 2, left + 10), COLOURS.values(), strict=True):
         page.draw.line((x, bottom - 9, x, bottom - 3), colour, 3)
     page.text(left + 22, bottom, "Levels of the coronal pictures", 16)

@@ -12,6 +12,8 @@ from common.volume import Grid
 from pages.canvas import BRIGHT, MUTED, Page
 
 CONTOUR = 2  # pixels
+EVEN = (0.25, 0.75)  # probabilities of a hippocampus between which the network is unsure
+DOT, DOT_STEP = 255, 4  # grey value; pixels between dots
 MOST_VOXELS = 1 << 21  # of which percentiles are taken: more tell no more, and a head has many
 
 
@@ -47,13 +49,42 @@ def zoom_to(plane: np.ndarray, size: tuple[int, int], resample: Image.Resampling
     return np.asarray(Image.fromarray(np.ascontiguousarray(plane)).resize(size, resample))
 
 
-def render(view: View, grey: np.ndarray, labels: np.ndarray, size: tuple[int, int]) -> Image.Image:
-    """The picture of a view of uint8 volumes [X, Y, Z]; a contour is the rim of its structure's voxels."""
+def render(
+    view: View, grey: np.ndarray, labels: np.ndarray, size: tuple[int, int], chance: np.ndarray | None = None
+) -> Image.Image:
+    """The picture of a view of uint8 volumes [X, Y, Z]; a contour is the rim of its structure's voxels.
+
+    chance: how probable a hippocampus is; where that is nearly even, there are dots.
+    """
     pixels = np.repeat(zoom_to(display_plane(grey, view), size, Image.Resampling.BICUBIC)[..., None], 3, axis=2)
+    if chance is not None:
+        pixels[dots(zoom_to(display_plane(is_doubtful(chance), view), size, Image.Resampling.NEAREST) > 0)] = DOT
     mask = zoom_to(display_plane(labels, view), size, Image.Resampling.NEAREST)
     for label, colour in COLOURS.items():
         pixels[rim(mask == label)] = _rgb(colour)
     return Image.fromarray(pixels)
+
+
+def is_doubtful(chance: np.ndarray) -> np.ndarray:
+    """Where to look first, uint8: 13 % of the volume lie there, and 30 % of the errors."""
+    low, high = EVEN
+    return ((chance >= low) & (chance <= high)).astype(np.uint8)
+
+
+def dots(where: np.ndarray) -> np.ndarray:
+    """Of a mask [rows, columns] single pixels, as the corners and middles of small squares."""
+    rows, columns = np.indices(where.shape)
+    return where & ((rows + columns) % DOT_STEP == 0) & ((rows - columns) % DOT_STEP == 0)
+
+
+def explain_marks(page: Page, left: int, baseline: int) -> None:
+    """What colours and dots of the pictures mean, on one line."""
+    for x, part in zip((left, left + 120), PARTS, strict=True):
+        page.draw.rectangle((x, baseline - 13, x + 13, baseline), None, part.colour, CONTOUR)
+        page.text(x + 22, baseline, part.key.capitalize(), 16)
+    for row, column in np.argwhere(dots(np.ones((14, 14), bool))):
+        page.draw.point((left + 240 + column, baseline - 13 + row), BRIGHT)
+    page.text(left + 262, baseline, "Unsure: look here first", 16)
 
 
 def rim(inside: np.ndarray) -> np.ndarray:

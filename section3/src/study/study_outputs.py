@@ -133,7 +133,7 @@ def _write_objects(measurement: Measurement, provenance: Provenance, folder: Pat
     labels, labels_by_slice = without_sides(labels), without_sides(labels_by_slice)  # contours name no side
     near = near_labels(labels_by_slice) if measurement.is_head else range(len(labels_by_slice))
     grey = source.by_slice(window(source.voxels))
-    pictures = writers.draw_overlay(grey, labels_by_slice, near)
+    pictures = writers.draw_overlay(grey, labels_by_slice, source.by_slice(measurement.chances), near)
     overlay = writers.overlay(pictures, folder / OVERLAY, provenance)
     paths = (folder / OVERLAY / name for name in overlay)
     verify_overlay(dict(zip(paths, pictures.values(), strict=True)), labels, source)

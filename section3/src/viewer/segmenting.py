@@ -12,7 +12,7 @@ from common.stopwatch import Stopwatch
 from common.verdicts import PASS, Check, worst
 from measuring.measure_crop import measure_crop
 from measuring.measure_head import measure_head
-from measuring.measurement import Hippocampus, labels_in
+from measuring.measurement import Hippocampus, chances_in, labels_in
 from reading.dicom_volume import require_resampleable
 from reading.nifti_head import HeadImage
 from study.setup import Setup, SetupFiles
@@ -27,11 +27,12 @@ MODEL_OF = {kind: name for name, (kind, _) in MODELS.items()}
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """labels: [X, Y, Z] uint8 on the image's volume. params: what is said with them, for JSON. checks: of the image and
-    of each side. refusal: why nothing of it may be shown.
+    """labels: [X, Y, Z] uint8 on the image's volume. chances: there too, how probable a hippocampus is. params: what is
+    said with them, for JSON. checks: of the image and of each side. refusal: why nothing of it may be shown.
     """
 
     labels: np.ndarray
+    chances: np.ndarray
     params: dict
     checks: tuple[tuple[str | None, Check], ...] = ()
     refusal: Refusal | None = None
@@ -87,7 +88,8 @@ class Segmenter:
             "model": setup.agent.identity,
             "research_use_only": True,
         }
-        return Answer(labels_in(image.volume.grid, hippocampi), params, checks, refusal)
+        grid = image.volume.grid
+        return Answer(labels_in(grid, hippocampi), chances_in(grid, hippocampi), params, checks, refusal)
 
 
 def _measured(

@@ -49,7 +49,7 @@ def test_the_mask_on_the_source_has_the_volume_found_on_the_model_grid(rotation,
     anterior, posterior = (np.linalg.norm(points - (0, y, 0), axis=-1) < 7.3 for y in (6, -6))
     posterior &= ~anterior
     probabilities = np.stack([~(anterior | posterior), anterior, posterior]).astype(np.float32)
-    labels = to_source_grid(probabilities, model_grid, source.grid)
+    labels, _ = to_source_grid(probabilities, model_grid, source.grid)
     volumes = get_predicted_volumes(labels, source.grid)
     assert volumes["anterior"] == pytest.approx(anterior.sum(), abs=float(np.prod(spacing)))
     assert volumes["total"] == pytest.approx((anterior | posterior).sum(), abs=float(np.prod(spacing)))
@@ -95,7 +95,7 @@ def test_one_that_only_resembles_it_does_not(rotation, spacing, degrees):
 def test_from_its_own_grid_the_model_s_answer_comes_back_as_it_is():
     grid = _volume(np.zeros((7, 6, 5))).grid
     probabilities = np.random.default_rng(0).random((3, 7, 6, 5), np.float32)
-    labels = to_source_grid(probabilities, grid, grid)
+    labels, _ = to_source_grid(probabilities, grid, grid)
     np.testing.assert_array_equal(labels, probabilities.argmax(axis=0))
     assert labels.dtype == np.uint8
 
@@ -134,7 +134,7 @@ def test_one_anatomy_has_one_volume_and_place_on_any_grid(threshold_model, rotat
     crop = to_model_grid(source)
     np.testing.assert_allclose(crop.voxels.shape, np.array(shape) * spacing, atol=0.51)
     probabilities = UNetInferenceAgent(threshold_model).single_volume_inference(crop.voxels)
-    labels = to_source_grid(probabilities, crop.grid, source.grid)
+    labels, _ = to_source_grid(probabilities, crop.grid, source.grid)
     assert labels.shape == source.voxels.shape
     volumes = get_predicted_volumes(labels, source.grid)
     for label, structure, shift in ((1, "anterior", FORWARD), (2, "posterior", -FORWARD)):

@@ -77,7 +77,7 @@ class Results:
 
     def draw(self) -> dict[int, Image.Image]:
         slices = self.source.by_slice(self.labels)
-        return draw_overlay(slices * 100, slices, range(len(slices)))
+        return draw_overlay(slices * 100, slices, np.zeros(slices.shape), range(len(slices)))
 
     def add_overlay(self) -> "Results":
         save_overlay(self.draw(), self.folder / "overlay", self.provenance)

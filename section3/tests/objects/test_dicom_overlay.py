@@ -44,9 +44,22 @@ def test_contours_lie_within_their_structure(make):
 
 def test_every_picture_says_what_it_is_for():
     black = np.zeros((3, 11, 9), np.uint8)
-    pictures = draw_overlay(black, black, range(3))
+    pictures = draw_overlay(black, black, black, range(3))
     assert len(pictures) == len(black)
     for picture in pictures.values():
         drawn = np.argwhere(np.asarray(picture).any(axis=-1))
         assert len(drawn) > 300
         assert drawn[:, 0].min() > picture.height - 20
+
+
+def test_where_the_network_is_unsure_there_are_dots_that_no_reader_takes_for_a_contour():
+    black = np.zeros((2, 30, 30), np.uint8)
+    chances = np.zeros(black.shape, np.float32)
+    chances[0, 10:20, 10:20] = 0.5
+    chances[0, 5], chances[0, 25] = 0.2, 0.8
+    pictures = draw_overlay(black, black, chances, range(2))
+    zoom = pictures[0].width // 30
+    first, second = (np.asarray(one).astype(int) for one in (pictures[0], pictures[1]))
+    dotted = np.argwhere((first == 255).all(-1) & (second != 255).any(-1))
+    assert 0.05 < len(dotted) / (10 * zoom) ** 2 < 0.2
+    assert dotted.min() >= 10 * zoom and dotted.max() < 20 * zoom

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from common.structures import ANTERIOR, POSTERIOR
-from pages.views import CONTOUR, choose_views, middle_slice, rim, window
+from pages.views import CONTOUR, CORONAL, View, choose_views, middle_slice, render, rim, window
 
 
 def test_slices_cut_the_middle_of_their_structure():
@@ -47,3 +47,15 @@ def test_what_little_there_is_in_an_almost_constant_image_is_seen():
     volume[3, 4, 5] = 1
     assert window(volume)[3, 4, 5] == 255
     assert np.count_nonzero(window(volume)) == 1
+
+
+def test_dots_stand_where_a_hippocampus_is_as_probable_as_none():
+    chance = np.zeros((8, 8, 8), np.float32)
+    chance[2:6, 2:6, 2:6] = 0.6
+    grey = np.zeros(chance.shape, np.uint8)
+    view = View("", CORONAL, 3)
+    with_dots = np.asarray(render(view, grey, grey, (80, 80), chance))
+    assert not np.asarray(render(view, grey, grey, (80, 80))).any()
+    rows, columns = np.nonzero(with_dots.all(-1))
+    assert rows.min() >= 20 and rows.max() < 60 and columns.min() >= 20 and columns.max() < 60
+    assert 0.05 < len(rows) / 40**2 < 0.2

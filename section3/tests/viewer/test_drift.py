@@ -21,7 +21,7 @@ def answer(value: float, verdict: str = "pass", refusal: Refusal | None = None, 
     params = {
         "volumes_mm3": volumes if volumes is not None else {"left": {"total": 3000.0}, "right": {"total": 3100.0}}
     }
-    return Answer(np.zeros((1, 1, 1), np.uint8), params, checks, refusal)
+    return Answer(np.zeros((1, 1, 1), np.uint8), np.zeros((1, 1, 1)), params, checks, refusal)
 
 
 @pytest.fixture

@@ -219,3 +219,13 @@ def test_of_a_head_both_sides_are_segments(tmp_path, serving_viewers):
     left, right = (np.argwhere(np.isin(labels, parts)).mean(0) for parts in ((1, 2), (3, 4)))
     assert ((left - right) @ header["space directions"])[0] > 20  # in LPS, left is more
     assert refused.status == 422 and "choose hippocampus_head" in refused.detail
+
+
+def test_where_to_look_first_is_a_map_on_the_grid_of_the_image(service, packed):
+    own, affine = turned(make_blocks().astype(np.uint16) + 3, "PIR")
+    service.upload("a/b c", packed(own, affine))
+    answer = service.ask("GET", "/explain/a/b%20c")
+    percent, header = read_nrrd(answer.body)
+    np.testing.assert_array_equal(percent, 100 * (turned(LABELS, "PIR")[0] > 0))  # this model is always sure
+    np.testing.assert_allclose(header["space origin"], lps_of(affine)[:3, 3])
+    assert service.ask("GET", "/explain/none").status == 404
