@@ -10,18 +10,21 @@ import argparse
 import hashlib
 import json
 import logging
+import os
 import warnings
 from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from torch import nn
 
 from head_template import LEFT_HIPPOCAMPUS, RIGHT_HIPPOCAMPUS, Template
 from localiser_net import SCALE, LocaliserNet
 from synthetic_heads import VOXEL, WINDOW, load_heads
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # else the runtime tells its maker of its use, from its import on
+import onnxruntime
 
 TOLERANCE = 0.02  # of a logit, or of SCALE mm: a millimetre, of one vote among hundreds
 LARGE = 1000  # numbers: weights of more are kept in 16 bits, which halves the file

@@ -6,19 +6,28 @@ The card says what the model is, what it was trained on, and how well it was mea
 import hashlib
 import json
 import logging
+import os
 import warnings
 from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
-from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, NoSuchFile
 from torch import nn
 
 from config import Config
 from hippocampus_data import Case
 from volume_stats import STRUCTURES
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # else the runtime tells its maker of its use, from its import on
+import onnxruntime
+from onnxruntime.capi.onnxruntime_pybind11_state import (
+    Fail,
+    InvalidArgument,
+    InvalidGraph,
+    InvalidProtobuf,
+    NoSuchFile,
+)
 
 # Sizes no multiple of what the poolings halve; in each axis at least one smaller and one larger than 64.
 CHECKED_SIZES = [(35, 51, 36), (31, 40, 24), (70, 45, 33), (33, 71, 41), (37, 43, 67), (9, 7, 11)]

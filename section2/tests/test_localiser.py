@@ -5,14 +5,13 @@ import json
 
 import nibabel as nib
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
 import export_localiser
 import train_localiser
-from export_localiser import averaged_net, export, make_card
+from export_localiser import averaged_net, export, make_card, onnxruntime
 from head_template import LABELS, MNI, PAIRS, HeadLabels, affine_onto, move, similarity_onto
 from localiser_net import SCALE, LocaliserNet, coarse_mm
 from synthetic_heads import COARSE, VOXEL, WINDOW, load_heads, normalised, samples

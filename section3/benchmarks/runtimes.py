@@ -74,9 +74,7 @@ RUNTIMES = (
 
 
 def load_onnxruntime(model: Path, runtime: Runtime) -> Inference:
-    import onnxruntime
-
-    from measuring.unet_inference_agent import UNetInferenceAgent, session_options
+    from measuring.unet_inference_agent import UNetInferenceAgent, onnxruntime, session_options
 
     if runtime.name == REFERENCE.name:
         return UNetInferenceAgent(model, runtime.threads).single_volume_inference
@@ -161,9 +159,7 @@ def run_job(text: str) -> None:
 
 def save_optimised(model: Path, path: Path) -> None:
     """The graph as ONNX Runtime rewrites it for this processor."""
-    import onnxruntime
-
-    from measuring.unet_inference_agent import session_options
+    from measuring.unet_inference_agent import onnxruntime, session_options
 
     options = session_options(1)
     options.optimized_model_filepath = str(path)

@@ -18,12 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 
 from common.refusal import Failure, Refusal
 from common.structures import LEFT, RIGHT, SIDES
 from common.volume import Grid, Volume
-from measuring.unet_inference_agent import LOAD_ERRORS, session_options
+from measuring.unet_inference_agent import LOAD_ERRORS, open_session
 
 CROP = (46, 62, 46)  # mm: wider than the crops of training, so that what lies a few mm off is seen whole
 # Of Task04's labels the middle lies so far from that of their crops, in mm to the right, to the front and upwards.
@@ -77,7 +76,7 @@ class Localiser:
     def __init__(self, path: Path, threads: int = 1):
         try:
             content = Path(path).read_bytes()
-            self._session = onnxruntime.InferenceSession(content, session_options(threads), ["CPUExecutionProvider"])
+            self._session = open_session(content, threads)
             self.sha256 = hashlib.sha256(content).hexdigest()
             card = json.loads(self._session.get_modelmeta().custom_metadata_map["card"])
             self._size, self._voxel, self._scale = card["window_voxels"], card["voxel_mm"], card["scale_mm"]

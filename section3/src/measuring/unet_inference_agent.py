@@ -6,13 +6,16 @@ pads and crops.
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
-from onnxruntime.capi import onnxruntime_pybind11_state as onnxruntime_errors
 
 from common.refusal import Failure
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # else the runtime tells its maker of its use, from its import on
+import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as onnxruntime_errors
 
 LOAD_ERRORS = (
     onnxruntime_errors.Fail,
@@ -42,7 +45,7 @@ class UNetInferenceAgent:
     def __init__(self, model_path: Path, threads: int = 1):
         try:
             content = Path(model_path).read_bytes()
-            self._session = onnxruntime.InferenceSession(content, session_options(threads), ["CPUExecutionProvider"])
+            self._session = open_session(content, threads)
         except OSError as error:
             raise Failure("bad-model", f"model {model_path} cannot be read: {error.strerror}") from error
         except LOAD_ERRORS as error:
@@ -94,6 +97,11 @@ class UNetInferenceAgent:
                 raise MemoryError from error
             raise
         return probabilities
+
+
+def open_session(content: bytes, threads: int) -> onnxruntime.InferenceSession:
+    """Raises LOAD_ERRORS."""
+    return onnxruntime.InferenceSession(content, session_options(threads), ["CPUExecutionProvider"])
 
 
 def session_options(threads: int) -> onnxruntime.SessionOptions:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-import onnxruntime
 import pytest
 from scipy import ndimage
 
 import corrections
 from common.refusal import Refusal
 from measuring.hippocrop import Localiser
+from measuring.unet_inference_agent import onnxruntime
 from phantom import make_phantom
 from servers import wait_until
 from study.setup import DEFAULT_LOCALISER
