@@ -7,7 +7,7 @@ BIN := .venv/bin
 CLINIC := .venv-clinic/bin
 DATA := $(or $(HIPPO_DATA),data)
 
-.PHONY: help demo demo-head viewer hospital test quick fuzz eda have-data train models constraints clean
+.PHONY: help demo demo-head viewer hospital container test quick fuzz eda have-data train models constraints clean
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # first look for data, then install
 
@@ -32,6 +32,13 @@ viewer: .venv-clinic/ready  ## the service for 3D Slicer and OHIF, on this machi
 
 hospital: .venv-clinic/ready  ## the clinic's network here: archive, listener, AI node, viewer; sends a study and says where to look
 	@HIPPO_PYTHON="$(abspath $(CLINIC)/python)" section3/src/deploy_scripts/hospital.sh
+
+container: .venv-clinic/ready  ## build the clinic's image without Docker and measure a study in it (root; buildah, mmdebstrap, bubblewrap)
+	@study="$$(ls -d $(DATA)/TestVolumes/*/ 2>/dev/null | head -n 1)"; \
+	if [ -z "$$study" ]; then \
+		$(CLINIC)/python data/phantom.py dicom --out section3/out/demo_studies --seed 1 && study="$$(ls -d section3/out/demo_studies/*/ | head -n 1)"; \
+	fi; \
+	HIPPO_PYTHON="$(abspath $(CLINIC)/python)" section3/src/deploy_scripts/container.sh "$$study"
 
 test: .venv/ready  ## lint and all tests (downloads torch once)
 	$(BIN)/ruff check .

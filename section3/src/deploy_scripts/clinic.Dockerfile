@@ -17,7 +17,7 @@ RUN python3 -m venv /venv \
 COPY section3/model/ section3/model/
 COPY section3/src/ section3/src/
 RUN useradd --uid 10001 hippo && install -d -o hippo section3/out
-USER hippo
+USER 10001
 ENV PATH=/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1
 WORKDIR /hippo/section3/src
 VOLUME /hippo/section3/out
