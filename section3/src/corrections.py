@@ -1,6 +1,7 @@
 """Corrections that viewers sent: as pairs to learn from, as a trained candidate, as the model in use.
 
     python corrections.py export DIR [--store DIR]      image and label pairs as section 1 leaves them
+    python corrections.py pull --dicomweb URL           those drawn in OHIF: segmentations in the archive of our images
     python corrections.py train JOB --parent MODEL      what the service starts: a candidate, and how it compares
     python corrections.py candidates                    all of them, with what the comparison says
     python corrections.py promote JOB                   the candidate becomes the model in use; nothing else does that
@@ -20,13 +21,17 @@ import sys
 from pathlib import Path
 
 import clinic_environment  # noqa: F401  before anything that may be missing
+from archive.dicomweb import DicomWebArchive
+from archive.tls import TlsFiles
 from common.refusal import Failure, Refusal, Stop
 from common.whole_files import write_bytes, write_text
 from measuring.hippocrop import Localiser
 from measuring.unet_inference_agent import UNetInferenceAgent
+from options import dicomweb_url, uid
 from study.process_study import DEFAULT_OUTPUT
 from study.setup import DEFAULT_LOCALISER, DEFAULT_MODEL
-from viewer.image_store import ImageStore
+from viewer.archive_images import image_of_series, pull_corrections
+from viewer.image_store import ImageStore, NoSuchThing
 from viewer.learning import DONE, EPOCHS, ERROR, SECTION2, Learning, finish, training_python
 from viewer.training_pairs import IMAGES, LABELS, write_pairs
 
@@ -38,6 +43,22 @@ WHOLE_DICE = re.compile(r"\|\s*after\s*\|\s*whole\s*\|\s*Dice\s*\|\s*([\d.]+)\s*
 def export(args: argparse.Namespace) -> int:
     rows = write_pairs(ImageStore(args.store.absolute()), args.folder, Localiser(DEFAULT_LOCALISER))
     print(f"{len(rows)} hippocampi, of which {sum(row['held_out'] for row in rows)} of persons held out: {args.folder}")
+    return 0
+
+
+def pull(args: argparse.Namespace) -> int:
+    """Of all images that came from the archive, and of the series that are named."""
+    store, archive = ImageStore(args.store.absolute()), DicomWebArchive(args.dicomweb, TlsFiles(args.ca_file))
+    for series_uid in args.series:
+        image_of_series(archive, series_uid, store)
+    images = {one.sha256: one for one in store.names().values() if one.series_uid}
+    kept = 0
+    for image in images.values():
+        more, told = pull_corrections(archive, image, store)
+        kept += more
+        for line in told:
+            print(f"not used: {line}", file=sys.stderr)
+    print(f"{kept} new corrections of {len(images)} images")
     return 0
 
 
@@ -158,6 +179,10 @@ def _parser() -> argparse.ArgumentParser:
         return one
 
     command(export, "Write image and label pairs.").add_argument("folder", type=Path, metavar="DIR")
+    one = command(pull, "Keep what was drawn in OHIF and stored in the archive.")
+    one.add_argument("--dicomweb", type=dicomweb_url, required=True, metavar="URL", help="the archive")
+    one.add_argument("--ca-file", type=Path, metavar="FILE", help="certificates to trust instead of the system's")
+    one.add_argument("--series", type=uid, nargs="*", default=[], metavar="UID", help="besides the known ones")
     one = command(train, "Train a candidate, as the service asks for it.")
     one.add_argument("job", metavar="JOB")
     one.add_argument("--parent", type=Path, default=DEFAULT_MODEL, metavar="MODEL", help="whose weights are the start")
@@ -177,7 +202,7 @@ def main(argv: list[str] | None = None) -> int:
     os.umask(0o077)
     try:
         return args.function(args)
-    except Stop as stop:
+    except (Stop, NoSuchThing) as stop:
         print(stop, file=sys.stderr)
     except OSError as error:
         print(Failure("cannot-write", f"a file cannot be read or written: {error.strerror}"), file=sys.stderr)

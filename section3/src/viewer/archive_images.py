@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import nibabel as nib
@@ -12,11 +15,15 @@ import numpy as np
 from archive.dicomweb import DicomWebArchive, NotFoundError
 from archive.received import temporary_folder
 from archive.sending import ArchiveError
-from common.refusal import Failure
-from reading.dicom_series import UID_TEXT, Series, read_study
+from common.refusal import Failure, Refusal
+from reading.dicom_series import UID_TEXT, Series, Study, read_study
 from reading.dicom_volume import SourceVolume, load_head
-from viewer.image_store import ImageStore, NoSuchThing, StoredImage
-from viewer.images import kind_of
+from reading.series_rules import is_ours
+from viewer.corrections import by_names
+from viewer.image_store import FINAL, ImageStore, NoSuchThing, StoredImage
+from viewer.images import as_nifti, kind_of, read_image
+
+WHOLE_NAME = "whole"  # of a segment that holds others
 
 
 def image_of_series(archive: DicomWebArchive, series_uid: str, store: ImageStore) -> StoredImage:
@@ -25,23 +32,93 @@ def image_of_series(archive: DicomWebArchive, series_uid: str, store: ImageStore
         raise NoSuchThing("no image of that name was sent, and it is no UID of a series")
     try:
         study_uid = archive.study_of(series_uid)
-        with temporary_folder() as folder:
-            files = archive.fetch_study(study_uid, folder, lambda files: [_series(files, series_uid)])
-            series = _series(files, series_uid)
-            source = load_head(series)
     except NotFoundError as error:
         raise NoSuchThing(f"no image of that name was sent, and of the archive: {error}") from error
     except ArchiveError as error:
         raise Failure("cannot-fetch", f"the archive: {error}") from error
+    with _fetched(archive, study_uid, lambda one: one.uid == series_uid) as study:
+        series = study.series_of(series_uid)
+        if series is None:
+            raise NoSuchThing("the archive's study has no images of that series")
+        source = load_head(series)
     kind = kind_of(source.grid)
     return store.add_image(_as_nifti(source), ".nii.gz", kind, series_uid, _person(series), (study_uid, series_uid))
 
 
-def _series(files: list[Path], series_uid: str) -> Series:
-    found = read_study(files).series_of(series_uid)
-    if found is None:
-        raise NoSuchThing("the archive's study has no images of that series")
-    return found
+def pull_corrections(archive: DicomWebArchive, image: StoredImage, store: ImageStore) -> tuple[int, list[str]]:
+    """Keep the segmentations of a series that others than we put into the archive, as corrections of its image.
+
+    How many are new, and why others could not be used. Raises Failure: cannot-fetch.
+    """
+    known = {json.loads(one.params).get("sop_instance_uid") for one in store.labels(image, FINAL)}
+    kept, told = 0, []
+    with _fetched(archive, image.study_uid, lambda one: one.uid == image.series_uid or _is_correction(one)) as study:
+        source = load_head(study.series_of(image.series_uid))
+        placed_image = read_image(store.content_of(image), image.ending)
+        for instance in (one for series in study.series if _is_correction(series) for one in series.instances):
+            uid = instance.text("SOPInstanceUID")
+            if uid in known:
+                continue
+            try:
+                labels = correction_of(instance.path, source, image.kind)
+            except Refusal as refusal:
+                told.append(f"{uid}: {refusal}")
+                continue
+            if labels is not None and labels.any():
+                params = json.dumps({"sop_instance_uid": uid})
+                store.add_label(image, FINAL, as_nifti(placed_image, labels), "archive", "", params)
+                kept += 1
+    return kept, told
+
+
+def _is_correction(series: Series) -> bool:
+    return series.modality == "SEG" and not is_ours(series)
+
+
+@contextmanager
+def _fetched(archive: DicomWebArchive, study_uid: str, wanted: Callable[[Series], bool]) -> Iterator[Study]:
+    """A study of the archive with the pixels of the series that are wanted. Raises Failure: cannot-fetch."""
+    try:
+        with temporary_folder() as folder:
+            files = archive.fetch_study(
+                study_uid, folder, lambda files: [one for one in read_study(files).series if wanted(one)]
+            )
+            yield read_study(files)
+    except ArchiveError as error:
+        raise Failure("cannot-fetch", f"the archive: {error}") from error
+
+
+def correction_of(path: Path, source: SourceVolume, kind: str) -> np.ndarray | None:
+    """The labels [X, Y, Z] uint8, on the volume's grid, of a DICOM segmentation of a series; None where it is of
+    another. Raises Refusal, where its segments are none of ours.
+    """
+    import highdicom as hd  # here, as it takes long
+
+    segmentation = hd.seg.segread(path)
+    uids = [one.text("SOPInstanceUID") for one in source.instances]
+    if len(set(uids)) < len(uids):
+        raise Refusal("unreadable-pixels", "of an image of many frames no segmentation can be read yet")
+    if not {uid for _, _, uid in segmentation.get_source_image_uids()} <= set(uids):
+        return None
+    frames = segmentation.get_pixels_by_source_instance(
+        uids, ignore_spatial_locations=True, assert_missing_frames_are_empty=True
+    )
+    names, places = [], np.zeros(frames.shape[:3], np.uint8)
+    for number, segment in enumerate(segmentation.segment_numbers):
+        name = _our_name(segmentation.get_segment_description(segment).segment_label)
+        if name != WHOLE_NAME:
+            names.append(name)
+            places[frames[..., number] > 0] = len(names)
+    by_column = by_names(places, names, kind).transpose(2, 1, 0)
+    turned = np.flip(by_column.transpose(source.order), source.reversed_axes)
+    return np.ascontiguousarray(turned)
+
+
+def _our_name(label: str) -> str:
+    """As viewers name a segment, of "Left anterior hippocampus" or the like: of ours, and as people write them."""
+    words = label.lower().replace("_", " ").replace("-", " ").split()
+    name = "_".join(word for word in words if word != "hippocampus")
+    return WHOLE_NAME if name.endswith(WHOLE_NAME) else name
 
 
 def _person(series: Series) -> str | None:

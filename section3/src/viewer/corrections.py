@@ -22,13 +22,16 @@ def corrected_labels(mask: HeadImage, image: HeadImage, kind: str, names: Sequen
     """
     if not is_same_grid(mask.volume.grid, image.volume.grid):
         raise Refusal("geometry-conflict", f"the mask lies on another grid than the image: {_grids(mask, image)}")
-    ours = NAMES[kind]
-    names = list(ours) if names is None else list(names)
     values = np.unique(mask.volume.voxels)
     if not np.array_equal(values, np.round(values)) or values.min() < 0 or values.max() > MOST_SEGMENTS:
         raise Refusal("unreadable-pixels", "the mask holds other values than those of segments: 0, 1, 2, ...")
-    table = np.zeros(MOST_SEGMENTS + 1, np.uint8)
-    for value in (int(value) for value in values if value):
+    return by_names(mask.volume.voxels.astype(np.uint8), list(NAMES[kind]) if names is None else names, kind)
+
+
+def by_names(places: np.ndarray, names: Sequence[str], kind: str) -> np.ndarray:
+    """Our labels, uint8, of voxels that hold the places of segments in `names`, from 1 on. Raises Refusal."""
+    ours, table = NAMES[kind], np.zeros(MOST_SEGMENTS + 1, np.uint8)
+    for value in (int(value) for value in np.unique(places) if value):
         name = names[value - 1] if value <= len(names) else None
         if name not in ours:
             said = f"the segment {name!r}" if name else f"the value {value}, which no segment has,"
@@ -36,7 +39,7 @@ def corrected_labels(mask: HeadImage, image: HeadImage, kind: str, names: Sequen
         if ours[name] in table[1:]:
             raise Refusal("unreadable-pixels", f"two segments are called {name}")
         table[value] = ours[name]
-    return table[mask.volume.voxels.astype(np.uint8)]
+    return table[places]
 
 
 def _grids(mask: HeadImage, image: HeadImage) -> str:

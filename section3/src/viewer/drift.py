@@ -23,7 +23,7 @@ DOTS = {"pass": "#56B4E9", "warn": WARNING, "fail": "#ff8a7a"}
 
 
 def told_of(answer: Answer) -> tuple[str | None, dict]:
-    """Code, volumes and checks of an answer, as the store keeps them."""
+    """Code and checks of an answer, volumes among them, as the store keeps them."""
     checks = [
         {
             "name": f"{side}_{one.name}" if side else one.name,
@@ -33,24 +33,19 @@ def told_of(answer: Answer) -> tuple[str | None, dict]:
         }
         for side, one in answer.checks
     ]
-    volumes = answer.params["volumes_mm3"]
-    totals = {f"{side}_total": one["total"] for side, one in volumes.items() if isinstance(one, dict)}
-    totals = totals or ({"total": volumes["total"]} if "total" in volumes else {})
-    return answer.refusal.code if answer.refusal else None, {"volumes_mm3": totals, "checks": checks}
+    return answer.refusal.code if answer.refusal else None, {"checks": checks}
 
 
 def drift(store: ImageStore, kind: str) -> dict:
     """What the latest images were like. changed: the checks that too many of the last ones did not pass."""
     answers = store.answers(kind, MOST)
     values: dict[str, list[dict]] = {}
-    for one in answers:
+    for image, one in enumerate(answers):
         at = datetime.fromtimestamp(one["at"], UTC).isoformat(timespec="seconds")
         for check in one["found"]["checks"]:
             values.setdefault(check["name"], []).append(
-                {"at": at, **{k: check[k] for k in ("value", "usual", "verdict")}}
+                {"image": image, "at": at, **{k: check[k] for k in ("value", "usual", "verdict")}}
             )
-        for name, volume in one["found"]["volumes_mm3"].items():
-            values.setdefault(f"volume_{name}", []).append({"at": at, "value": volume, "usual": "", "verdict": PASS})
     outside = {name: sum(row["verdict"] != PASS for row in rows[-LATEST:]) for name, rows in values.items()}
     return {
         "kind": kind,
@@ -78,23 +73,29 @@ def draw_drift(found: dict, kind: str) -> bytes:
     height = min(ROW, (SIZE[1] - TOP - 110) / max(rows, 1))
     for number, (name, values) in enumerate(found["values"].items()):
         column, row = divmod(number, rows)
-        _strip(page, MARGIN + column * width, TOP + row * height, width - 24, height - 14, name, values)
+        place = (MARGIN + column * width, TOP + row * height, width - 24, height - 14)
+        _strip(page, name, values, found["images"], place)
     page.footer(["Each dot is an image, the latest at the right. Blue: as in training; yellow: unusual; red: refused."])
     packed = io.BytesIO()
     page.image.save(packed, "PNG")
     return packed.getvalue()
 
 
-def _strip(page: Page, x: float, y: float, width: float, height: float, name: str, values: list[dict]) -> None:
+def _strip(page: Page, name: str, values: list[dict], images: int, place: tuple[float, float, float, float]) -> None:
+    """place: left, top, width and height."""
+    x, y, width, height = place
     numbers = [row["value"] for row in values if row["value"] is not None]
     low, high = (min(numbers), max(numbers)) if numbers else (0, 0)
     span = (high - low) or 1
     page.text(x, y + 12, name.replace("_", " "), 13, NORMAL)
-    page.text(x + width, y + 12, f"{low:.3g} to {high:.3g}", 12, MUTED, "rs")
+    page.text(x + width, y + 12, f"{_short(low)} to {_short(high)}", 12, MUTED, "rs")
     page.draw.line((x, y + height, x + width, y + height), LINE)
-    step = width / max(len(values), 2)
-    for number, row in enumerate(values):
+    for row in values:
         if row["value"] is not None:
-            middle = x + (number + 0.5) * step
+            middle = x + (row["image"] + 0.5) * width / max(images, 2)
             level = y + height - 5 - (row["value"] - low) / span * (height - 28)
             page.draw.ellipse((middle - 2.5, level - 2.5, middle + 2.5, level + 2.5), fill=DOTS[row["verdict"]])
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -59,7 +59,7 @@ CREATE TABLE IF NOT EXISTS answers (
     at REAL NOT NULL,
     model TEXT NOT NULL,
     code TEXT,                         -- of a refusal
-    found TEXT NOT NULL                -- volumes and checks, JSON
+    found TEXT NOT NULL                -- checks, JSON
 );
 CREATE TABLE IF NOT EXISTS sessions (id TEXT PRIMARY KEY, image TEXT NOT NULL, expires REAL NOT NULL);
 """

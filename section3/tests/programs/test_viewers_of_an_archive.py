@@ -4,14 +4,17 @@ import io
 import json
 from pathlib import Path
 
+import highdicom as hd
 import nrrd
 import numpy as np
 import pydicom
 import pytest
 from PIL import Image
 
+import corrections
+import inference_dcm
 from archive.dicomweb import DicomWebArchive, NotFoundError
-from archive.sending import ArchiveError
+from archive.sending import ArchiveError, send_to_archive
 from reading.dicom_series import list_files, read_study
 from reading.dicom_volume import load_head
 from servers import wait_until
@@ -96,3 +99,76 @@ def test_an_archive_that_lies_about_a_series_is_not_followed(archives, monkeypat
         monkeypatch.setattr(DicomWebArchive, "_request", lambda *_, content=content, **__: (None, content))
         with pytest.raises(ArchiveError):
             archive.study_of("1.2.3")
+
+
+def drawn_elsewhere(study: Path, series_uid: str, folder: Path, labels: dict[str, np.ndarray]) -> Path:
+    """A DICOM segmentation of a series as another program writes it; labels: masks [X, Y, Z] by names of segments."""
+    series = read_study(list_files(study)).series_of(series_uid)
+    source = load_head(series)
+    files = [pydicom.dcmread(one.path) for one in source.instances]
+    for file in files:  # what highdicom asks of every image
+        for keyword in ("PatientBirthDate", "PatientSex", "StudyTime", "ReferringPhysicianName", "StudyID"):
+            file.setdefault(keyword, "")
+    code = hd.sr.CodedConcept("10200004", "SCT", "Liver")  # whatever: names decide
+    descriptions = [
+        hd.seg.SegmentDescription(number, name, code, code, hd.seg.SegmentAlgorithmTypeValues.MANUAL)
+        for number, name in enumerate(labels, start=1)
+    ]
+    masks = np.stack([source.by_slice(mask) for mask in labels.values()], axis=-1).astype(np.uint8)
+    segmentation = hd.seg.Segmentation(
+        files,
+        masks,
+        hd.seg.SegmentationTypeValues.BINARY,
+        descriptions,
+        hd.UID(),
+        7,
+        hd.UID(),
+        1,
+        "A viewer",
+        "V",
+        "1",
+        "2",
+    )
+    path = folder / f"{segmentation.SOPInstanceUID}.dcm"
+    segmentation.save_as(path)
+    return path
+
+
+def test_what_was_drawn_in_another_viewer_becomes_a_correction(service, crop, archives, tmp_path, capsys):
+    header = pydicom.dcmread(crop)
+    uid, study = header.SeriesInstanceUID, tmp_path / "study"
+    assert service.infer("hippocampus", uid).status == 200
+    shape = load_head(read_study(list_files(study)).series_of(uid)).grid.shape
+    anterior, posterior = np.zeros(shape, bool), np.zeros(shape, bool)
+    anterior[3:7, 15:19, 8:14], posterior[3:7, 7:15, 8:14] = True, True
+    names = {"Posterior hippocampus": posterior, "anterior": anterior, "Whole hippocampus": anterior | posterior}
+    good = drawn_elsewhere(study, uid, tmp_path, names)
+    other = drawn_elsewhere(study, uid, tmp_path, {"amygdala": anterior})
+    assert send_to_archive([good, other], archives["dimse"]).stored
+
+    pull = ["pull", "--dicomweb", archives["dicomweb"].url, "--store", str(tmp_path / "service" / "store")]
+    assert corrections.main(pull) == 0
+    said = capsys.readouterr()
+    assert said.out == "1 new corrections of 1 images\n" and "'amygdala'" in said.err
+    answer = service.ask("GET", f"/datastore/label?label={uid}&tag=final")
+    file = io.BytesIO(answer.body)
+    told = nrrd.read_header(file)
+    labels = nrrd.read_data(told, file)
+    assert [(labels == part).sum() for part in (1, 2)] == [4 * 4 * 6, 4 * 8 * 6]
+    middles = [np.argwhere(labels == part).mean(0) @ told["space directions"] for part in (1, 2)]
+    assert middles[0][1] < middles[1][1]  # in LPS, what is in front is less
+    # Again there is nothing new, and what is in the archive by us is none.
+    assert corrections.main(pull) == 0
+    assert capsys.readouterr().out == "0 new corrections of 1 images\n"
+
+
+def test_our_own_segmentation_is_no_correction(service, crop, archives, tmp_path, capsys, threshold_model):
+    uid = pydicom.dcmread(crop).SeriesInstanceUID
+    out = tmp_path / "ours"
+    options = ["--output-dir", str(out), "--model-path", str(threshold_model)]
+    assert inference_dcm.main([str(tmp_path / "study"), *options]) == 0
+    assert send_to_archive([out / "segmentation.dcm"], archives["dimse"]).stored
+    capsys.readouterr()
+    pull = ["pull", "--dicomweb", archives["dicomweb"].url, "--store", str(tmp_path / "store"), "--series", uid]
+    assert corrections.main(pull) == 0
+    assert capsys.readouterr().out == "0 new corrections of 1 images\n"

@@ -13,15 +13,12 @@ from viewer.image_store import ImageStore
 from viewer.segmenting import Answer
 
 
-def answer(value: float, verdict: str = "pass", refusal: Refusal | None = None, volumes: dict | None = None) -> Answer:
+def answer(value: float, verdict: str = "pass", refusal: Refusal | None = None) -> Answer:
     checks = (
         (None, Check("brain", 1200, "", "", "pass", "")),
         ("left", Check("confidence", value, "at least .9", "", verdict, "")),
     )
-    params = {
-        "volumes_mm3": volumes if volumes is not None else {"left": {"total": 3000.0}, "right": {"total": 3100.0}}
-    }
-    return Answer(np.zeros((1, 1, 1), np.uint8), np.zeros((1, 1, 1)), params, checks, refusal)
+    return Answer(np.zeros((1, 1, 1), np.uint8), np.zeros((1, 1, 1)), {}, checks, refusal)
 
 
 @pytest.fixture
@@ -38,7 +35,7 @@ def test_images_as_in_training_are_no_drift(store):
         add(store, number, answer(0.95, "warn" if number in (12, 25) else "pass"))
     found = drift(store, "head")
     assert (found["images"], found["changed"], found["refused"], found["latest"]) == (30, [], {}, LATEST)
-    assert found["values"].keys() == {"brain", "left_confidence", "volume_left_total", "volume_right_total"}
+    assert found["values"].keys() == {"brain", "left_confidence"}
     assert len(found["values"]["left_confidence"]) == 30
     assert drift(store, "crop")["images"] == 0
 
@@ -48,10 +45,10 @@ def test_a_check_that_several_of_the_latest_do_not_pass_is_named(store):
         add(store, number, answer(0.95))
     for number in range(30, 33):
         add(store, number, answer(0.91, "warn"))
-    add(store, 33, answer(0.5, "fail", Refusal("implausible-result", "no"), volumes={}))
+    add(store, 33, answer(0.5, "fail", Refusal("implausible-result", "no")))
     found = drift(store, "head")
     assert found["changed"] == ["left_confidence"] and found["refused"] == {"implausible-result": 1}
-    assert found["refused_of_the_latest"] == 1 and len(found["values"]["volume_left_total"]) == 33
+    assert found["refused_of_the_latest"] == 1
     # Of long ago it does not count.
     for number in range(40, 40 + LATEST):
         add(store, number, answer(0.95))
@@ -62,10 +59,6 @@ def test_asking_again_of_the_same_image_counts_once(store):
     for _ in range(5):
         add(store, 1, answer(0.91, "warn"))
     assert drift(store, "head")["images"] == 1
-
-
-def test_of_a_crop_there_is_one_volume(store):
-    assert told_of(answer(1, volumes={"anterior": 1.0, "total": 3.0}))[1]["volumes_mm3"] == {"total": 3.0}
 
 
 def test_the_picture_has_a_strip_for_each_check_and_says_what_changed(store, words, require_apart):
