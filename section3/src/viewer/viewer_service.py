@@ -356,8 +356,9 @@ class _Addresses:
     def explain(self, image: str) -> Response:
         """Where to look first: how probable a hippocampus is in each voxel, in percent, NRRD on the image's grid.
 
-        Between 25 and 75 lie 13 % of the volume and 30 % of the errors. It is no confidence in the whole. Maps of
-        gradients and of occlusion were tried and say nothing that these do not.
+        Between 25 and 75 lie as much as 8 % of the volume and 22 % of the errors. It is no confidence in the whole: the
+        probabilities promise a Dice of .97 where it is .91. Maps of gradients and of occlusion were tried and say
+        nothing that these do not.
         """
         stored = self._named(image)
         source = read_image(self._store.content_of(stored), stored.ending)
