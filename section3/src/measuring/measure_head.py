@@ -19,6 +19,7 @@ from measuring.resampling import resampled, to_source_grid, without_short_waves
 from measuring.unet_inference_agent import UNetInferenceAgent
 
 FINE = 0.95  # mm
+NEAR = 3  # voxels around a hippocampus within which its border may lie
 CUT = ("margin", "image_border")  # checks that say that a part of it is not seen
 
 
@@ -96,14 +97,15 @@ def cut(head: Volume, grid: Grid) -> np.ndarray:
 
 
 def _in_one_piece(probabilities: np.ndarray) -> np.ndarray:
-    """Without what does not hang together with the largest piece: in a wide crop it is another structure."""
+    """Without what lies away from the largest piece: in a wide crop it is another structure, or a shade of one."""
     from scipy import ndimage
 
     pieces, count = ndimage.label(probabilities.argmax(axis=0))
-    if count < 2:
+    if not count:
         return probabilities
-    sizes = np.bincount(pieces.ravel())
-    others = (pieces > 0) & (pieces != 1 + sizes[1:].argmax())
+    largest = pieces == 1 + np.bincount(pieces.ravel())[1:].argmax()
+    away = ~ndimage.binary_dilation(largest, iterations=NEAR)
+    away |= (pieces > 0) & ~largest
     kept = probabilities.copy()
-    kept[:, others] = np.array([1, 0, 0], probabilities.dtype)[:, None]
+    kept[:, away] = np.array([1, 0, 0], probabilities.dtype)[:, None]
     return kept

@@ -9,6 +9,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy import ndimage
 
 import measure_nifti
 from measure_nifti import COLUMNS, images_in, main, names_of
@@ -48,6 +49,8 @@ def test_both_sides_are_in_the_table_the_record_the_masks_and_on_the_page(finish
         assert parts["total"] == parts["anterior"] + parts["posterior"] == float(row[f"{side}_total_mm3"])
     left, right = (np.argwhere(np.isin(np.asarray(masks.dataobj), labels)).mean(0) for labels in ((1, 2), (3, 4)))
     assert (masks.affine[:3, :3] @ (right - left))[0] > 0  # left is left
+    for labels in ((1, 2), (3, 4)):  # each in one piece
+        assert ndimage.label(np.isin(np.asarray(masks.dataobj), labels), np.ones((3, 3, 3)))[1] == 1
     assert (finished / "demo_head.png").stat().st_size > 50_000
 
 
