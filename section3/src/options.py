@@ -48,6 +48,11 @@ def add_node_options(parser: argparse.ArgumentParser) -> None:
         help="which series, where there is no crop, is a T1-weighted image of a head",
     )
     parser.add_argument("--model-path", type=Path, default=DEFAULT_MODEL, metavar="FILE", help="the exported model")
+    parser.add_argument(
+        "--probability-map",
+        action="store_true",
+        help="also write how probable a hippocampus is in each voxel, as a DICOM Parametric Map",
+    )
     archive = parser.add_mutually_exclusive_group()
     archive.add_argument("--send-to-orthanc", action="store_true", help="send the results to the archive (C-STORE)")
     parser.add_argument("--orthanc-host", default="localhost", metavar="HOST", help="default: %(default)s")
@@ -73,7 +78,11 @@ def add_node_options(parser: argparse.ArgumentParser) -> None:
 def setup_files(args: argparse.Namespace) -> SetupFiles:
     """What to measure with, as the options say. Raises Failure: bad-rules."""
     return SetupFiles(
-        args.model_path.absolute(), load_rules(args.rules), args.pseudonymous, load_rules(args.head_rules)
+        args.model_path.absolute(),
+        load_rules(args.rules),
+        args.pseudonymous,
+        load_rules(args.head_rules),
+        args.probability_map,
     )
 
 

@@ -14,21 +14,18 @@ import numpy as np
 from highdicom.color import CIELabColor
 from highdicom.seg import SegmentAlgorithmTypeValues, SegmentDescription
 from pydicom import Dataset
-from pydicom.datadict import tag_for_keyword
 from pydicom.sr.codedict import codes
 from pydicom.uid import SegmentationStorage
 
 from common.product import NOT_FOR_DIAGNOSIS
 from common.structures import LEFT, RIGHT, STRUCTURES, Structure
+from objects.dicom_frames import POSITION, derivation, placed, series_of
 from objects.dicom_items import (
-    SOURCE_IMAGE,
-    code_item,
     decimals,
     item,
     lossy_compression,
     references,
     save,
-    slice_step,
 )
 from objects.provenance import Provenance, result_attributes
 from reading.dicom_file import Instance
@@ -36,11 +33,8 @@ from reading.dicom_file import Instance
 MODIFIERS = {"anterior": codes.SCT.Anterior, "posterior": codes.SCT.Posterior}  # by the structure's key
 LATERALITY = {LEFT: codes.SCT.Left, RIGHT: codes.SCT.Right}  # by the structure's side
 
-# What tells the frames apart, in the order in which they are sorted: keyword, functional group, description.
-DIMENSIONS = (
-    ("ReferencedSegmentNumber", "SegmentIdentificationSequence", "Referenced Segment Number"),
-    ("ImagePositionPatient", "PlanePositionSequence", "Image Position Patient"),
-)
+# What tells the frames apart, in the order in which they are sorted.
+DIMENSIONS = (("ReferencedSegmentNumber", "SegmentIdentificationSequence", "Referenced Segment Number"), POSITION)
 
 
 def save_segmentation(
@@ -57,14 +51,9 @@ def save_segmentation(
     ds.ContentLabel, ds.ContentDescription, ds.ContentCreatorName = "HIPPOCAMPUS", NOT_FOR_DIAGNOSIS, None
     ds.SegmentationType, ds.SegmentsOverlap = "BINARY", "YES"
     ds.SegmentSequence = [_segment(number, one, provenance) for number, one in enumerate(structures, start=1)]
-    ds.update(_place(provenance))
+    ds.update(placed(provenance, DIMENSIONS))
     ds.SourceImageSequence = references(provenance.sources)
-    ds.ReferencedSeriesSequence = [
-        item(
-            SeriesInstanceUID=provenance.sources[0].text("SeriesInstanceUID"),
-            ReferencedInstanceSequence=references(provenance.sources),
-        )
-    ]
+    ds.ReferencedSeriesSequence = [series_of(provenance)]
     order = np.flatnonzero(labels.any(axis=(1, 2)))[::-1]  # as highdicom sorts slices
     masks = np.stack([np.isin(labels[order], one.labels) for one in structures])
     segments, places = np.nonzero(masks.any(axis=(2, 3)))
@@ -76,35 +65,10 @@ def save_segmentation(
     return ds
 
 
-def _place(provenance: Provenance) -> Dataset:
-    """The grid, by the first source's spacing and orientation: the others' differ by rounding alone."""
-    first = provenance.sources[0].header
-    step = slice_step(provenance.sources)
-    orientation = item(ImageOrientationPatient=decimals(first.ImageOrientationPatient))
-    measures = item(PixelSpacing=decimals(first.PixelSpacing))
-    measures.SliceThickness, measures.SpacingBetweenSlices = decimals([step, step])
-    organization = item(DimensionOrganizationUID=provenance.uid("dimensions"))
-    return item(
-        FrameOfReferenceUID=provenance.frame_of_reference_uid,
-        PositionReferenceIndicator=None,
-        SharedFunctionalGroupsSequence=[item(PlaneOrientationSequence=[orientation], PixelMeasuresSequence=[measures])],
-        DimensionOrganizationSequence=[organization],
-        DimensionIndexSequence=[
-            item(
-                DimensionOrganizationUID=organization.DimensionOrganizationUID,
-                DimensionIndexPointer=tag_for_keyword(keyword),
-                FunctionalGroupPointer=tag_for_keyword(group),
-                DimensionDescriptionLabel=label,
-            )
-            for keyword, group, label in DIMENSIONS
-        ],
-    )
-
-
 def _frame_groups(segments: Sequence[int], places: Sequence[int], sources: Sequence[Instance]) -> list[Dataset]:
     """Of each frame which segment it shows, and the place among `sources` of the slice that it shows it on; from 0."""
     positions = [[item(ImagePositionPatient=decimals(one.header.ImagePositionPatient))] for one in sources]
-    derivations = [[_derivation(one)] for one in sources]
+    derivations = [[derivation(one, codes.cid7203.SegmentationImageDerivation)] for one in sources]
     return [
         item(
             FrameContentSequence=[item(DimensionIndexValues=[segment + 1, place + 1])],
@@ -114,14 +78,6 @@ def _frame_groups(segments: Sequence[int], places: Sequence[int], sources: Seque
         )
         for segment, place in zip(segments, places, strict=True)
     ]
-
-
-def _derivation(source: Instance) -> Dataset:
-    (image,) = references([source])
-    image.SpatialLocationsPreserved = "YES"
-    image.PurposeOfReferenceCodeSequence = [code_item(SOURCE_IMAGE)]
-    derivation = code_item(codes.cid7203.SegmentationImageDerivation)
-    return item(SourceImageSequence=[image], DerivationCodeSequence=[derivation])
 
 
 def _binary_pixels(frames: np.ndarray) -> Dataset:

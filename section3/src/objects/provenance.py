@@ -21,7 +21,7 @@ from reading.dicom_file import DICOM_ERRORS, Instance
 from reading.dicom_series import OPTIONAL_ATTRIBUTES, PERSON_ATTRIBUTES, STUDY_ATTRIBUTES
 
 # Each has a series of its own, in the order in which viewers list them.
-KINDS = ("report", "overlay", "segmentation", "measurements", "refusal", "series table")
+KINDS = ("report", "overlay", "segmentation", "measurements", "refusal", "series table", "probability map")
 FIRST_SERIES_NUMBER = 90001  # beyond what scanners count to: 37916 was seen
 # Raise it whenever the same input and model come to give other objects: what differs must not share a UID.
 REVISION = "7"

@@ -108,6 +108,26 @@ def verify_overlay(pictures: Mapping[Path, Image.Image], labels: np.ndarray, sou
         raise VerificationError("the contours of the overlay are not those of what was measured")
 
 
+def verify_probabilities(path: Path, chances: np.ndarray, source: SourceVolume) -> None:
+    """Compare a parametric map with chances [X, Y, Z] on the grid of `source`. Raises VerificationError."""
+    try:
+        written = _read(path)
+        shared = written.SharedFunctionalGroupsSequence[0]
+        scale = float(shared.RealWorldValueMappingSequence[0].RealWorldValueSlope)
+        orientation = shared.PlaneOrientationSequence[0].ImageOrientationPatient
+        in_plane = _in_plane(shared.PixelMeasuresSequence[0].PixelSpacing, orientation)
+        found = np.zeros(chances.shape)
+        frames = written.pixel_array.reshape(-1, written.Rows, written.Columns)
+        for pixels, groups in zip(frames, written.PerFrameFunctionalGroupsSequence, strict=True):
+            position = np.array(groups.PlanePositionSequence[0].ImagePositionPatient, float)
+            points = (np.indices(pixels.shape).reshape(2, -1).T @ in_plane + position) * LPS_TO_RAS
+            found[tuple(_nearest_voxels(points, source).T)] = pixels.ravel() * scale
+    except (*DICOM_ERRORS, IndexError) as error:
+        raise VerificationError(f"the probability map cannot be read back ({type(error).__name__})") from error
+    if (apart := float(np.abs(found - chances).max())) > scale:
+        raise VerificationError(f"the probability map differs by {apart:.3g} from what was measured")
+
+
 def _contours(pixels: np.ndarray, place: Dataset, zoom: int) -> Iterator[tuple[int, np.ndarray]]:
     """Each label and the centres [N, 3] (RAS+, mm) of the source's pixels that its contour runs through.
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from common.output_files import OUTPUTS, OVERLAY, RESULT
+from common.output_files import OVERLAY, POSSIBLE_OUTPUTS, RESULT
 from common.refusal import Failure
 from common.whole_files import write_json
 from study.study_result import StudyResult
@@ -90,7 +90,7 @@ class OutputFolder:
         try:
             rows = json.loads((self.path / RESULT).read_bytes())["outputs"]
             files = [str(row["file"]) for row in rows]
-            return [file for file in files if PurePosixPath(file).parts[0] in OUTPUTS and ".." not in file]
+            return [file for file in files if PurePosixPath(file).parts[0] in POSSIBLE_OUTPUTS and ".." not in file]
         except FileNotFoundError:
             return []
         except (ValueError, TypeError, LookupError) as error:

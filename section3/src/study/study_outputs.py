@@ -15,6 +15,7 @@ from common.output_files import (
     OVERLAY,
     PAGE,
     PAGE_PICTURE,
+    PROBABILITIES,
     SEGMENTATION,
     SERIES_PAGE,
     SERIES_PICTURE,
@@ -32,7 +33,7 @@ from objects.dicom_page import (
     save_series_page_as_dcm,
 )
 from objects.provenance import Provenance, with_history
-from objects.verify_objects import verify_overlay, verify_picture, verify_results
+from objects.verify_objects import verify_overlay, verify_picture, verify_probabilities, verify_results
 from pages.head_page import create_head_page
 from pages.refusal_page import create_refusal_page
 from pages.report import create_report
@@ -92,6 +93,8 @@ def _write_measurement(
     with folder.replacing_outputs() as staging:
         with stopwatch.timed("objects"):  # before the pages, as highdicom needs the most memory
             objects = _write_objects(measurement, provenance, staging, writers)
+            if setup.probability_map:
+                objects |= _write_probabilities(measurement, provenance, staging)
         with stopwatch.timed("page"):
             pages = _write_pages(measurement, provenance, _shown(study, measurement, setup), staging, writers)
     return {**pages, **objects, PAGE_PICTURE: None, SERIES_PICTURE: None}
@@ -142,6 +145,15 @@ def _write_objects(measurement: Measurement, provenance: Provenance, folder: Pat
         MEASUREMENTS: measurements.SOPInstanceUID,
         **{f"{OVERLAY}/{name}": uid for name, uid in overlay.items()},
     }
+
+
+def _write_probabilities(measurement: Measurement, provenance: Provenance, folder: Path) -> dict[str, str]:
+    from objects.dicom_probabilities import save_probabilities  # here, as few want it
+
+    chances = measurement.source.by_slice(measurement.chances)
+    written = save_probabilities(chances, folder / PROBABILITIES, provenance)
+    verify_probabilities(folder / PROBABILITIES, measurement.chances, measurement.source)
+    return {PROBABILITIES: written.SOPInstanceUID}
 
 
 def _write_refusal(

@@ -561,3 +561,17 @@ def test_slices_missing_at_the_end_of_the_structure_have_a_code_of_their_own(tmp
     study = write_study(tmp_path / "study", crop, brain_series=0)
     assert main([str(study), "--output-dir", str(tmp_path / "out")]) == 1
     assert capsys.readouterr().err.endswith("[structure-cut]\n")
+
+
+@pytest.mark.slow
+def test_a_probability_map_is_written_where_it_is_asked_for(make_study, threshold_model, tmp_path):
+    options = [str(make_study()), "--model-path", str(threshold_model), "--output-dir"]
+    assert main([*options, str(tmp_path / "with"), "--probability-map"]) == 0
+    assert main([*options, str(tmp_path / "without")]) == 0
+    results = [json.loads((tmp_path / name / "result.json").read_text()) for name in ("with", "without")]
+    files = [{row["file"] for row in result["outputs"]} for result in results]
+    assert files[0] - files[1] == {"probability_map.dcm"} and not files[1] - files[0]
+    assert results[0]["setup_sha256"] != results[1]["setup_sha256"]
+    assert pydicom.dcmread(tmp_path / "with" / "probability_map.dcm").Modality == "MR"
+    assert main([*options, str(tmp_path / "with")]) == 0  # what is not asked for any more does not stay
+    assert not (tmp_path / "with" / "probability_map.dcm").exists()
