@@ -6,6 +6,11 @@ Each variant trains a network of volumes for each of the five folds, on a schedu
 compared with BASE by all persons held out, paired by volume: an interval of .001 of Dice. Twelve minutes of one core a
 variant. One variant is BASE from another random start: what changes no more than that may be chance. What was trained
 before is not trained again.
+
+    python recipe_bench.py --long
+
+The schedule of what is shipped, on the first fold alone, compared with what is shipped: does a change that helps a
+short schedule help a long one? Eight minutes of one core a variant.
 """
 
 import argparse
@@ -17,6 +22,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "src"))
 import environment  # noqa: F401  # isort: skip
 
 from paired_differences import common_volumes, compare, forest, read_scores
+from runs import SECTION
 from variants import Variant, add_options, folder_of, run_missing, told
 from volume_stats import markdown
 
@@ -32,6 +38,16 @@ VARIANTS = {
     "less change of intensity": {"gamma": 0.25, "noise": 0.08, "contrast": 0.1, "brightness": 0.1},
     "0.6, 0.8 and window 0.97": {"elastic": 0.6, "unresampled": 0.8, "window": 0.97},
 }
+LONG_BASE = BASE | {"epochs": 20, "validation_share": 0.05}  # of which SHIPPED has the results
+LONG_VARIANTS = {
+    "the same again": {},
+    "0.6, 0.8 and window 0.97, 24 epochs": VARIANTS["0.6, 0.8 and window 0.97"] | {"epochs": 24},
+    "less turning and scaling, window 0.97": {"rotation": 8.0, "scale": 0.08, "window": 0.97},
+    "instance norm": {"norm": "instance"},
+    "instance norm, rate 0.004, window 0.97": {"norm": "instance", "learning_rate": 0.004, "window": 0.97},
+    "instance norm, 0.6, 0.6 and window 0.97": {"norm": "instance", "elastic": 0.6, "unresampled": 0.6, "window": 0.97},
+}
+SHIPPED = SECTION / "out" / "shipped"
 
 
 def _jobs(names: list[str], base: dict, out: Path) -> list[tuple[Variant, dict, Path]]:
@@ -43,14 +59,16 @@ def _jobs(names: list[str], base: dict, out: Path) -> list[tuple[Variant, dict, 
     ]
 
 
-def report(names: list[str], folds: int, out: Path) -> str:
-    """The table of Dice against BASE; draws the figure, of other measures too."""
+def report(names: list[str], folds: int, out: Path, reference: Path | None = None) -> str:
+    """The table of Dice against BASE, or what `reference` holds; draws the figure, of other measures too."""
     scores = {
         name: {
             k: v for fold in range(1, folds + 1) for k, v in read_scores(folder_of(out, name) / f"fold{fold}").items()
         }
         for name in names
     }
+    if reference:
+        scores, names = {"base": read_scores(reference), **scores}, ["base", *names]
     volumes = common_volumes(scores)
     others = [name for name in names if name != "base"]
     found = [one for name in others for one in compare(name, scores[name], scores["base"], volumes)]
@@ -68,6 +86,7 @@ def report(names: list[str], folds: int, out: Path) -> str:
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--variant", choices=VARIANTS, nargs="+", default=list(VARIANTS), help="which (all)")
+    parser.add_argument("--long", action="store_true", help="the schedule of what is shipped, on the first fold alone")
     add_options(parser, "recipe_bench")
     return parser
 
@@ -78,6 +97,14 @@ def main(argv: list[str] | None = None, base: dict = BASE) -> int:
     names = list(dict.fromkeys(["base", *args.variant]))
 
     def work() -> None:
+        if args.long:
+            jobs = [
+                (Variant(settings), LONG_BASE | {"only_fold": 1}, folder_of(args.out / "long", name) / "fold1")
+                for name, settings in LONG_VARIANTS.items()
+            ]
+            run_missing(jobs, args.data_root, args.workers)
+            print(report(list(LONG_VARIANTS), 1, args.out / "long", SHIPPED))
+            return
         run_missing(_jobs(names, base, args.out), args.data_root, args.workers)
         print(report(names, base["folds"], args.out))
 

@@ -4,6 +4,8 @@ Source: O. Ronneberger, P. Fischer, T. Brox, "U-Net: Convolutional Networks for 
 MICCAI 2015, with normalisation after each convolution and padding that keeps the size.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -12,7 +14,7 @@ UP = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 POOL = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 NORM = {
     "batch": {2: nn.BatchNorm2d, 3: nn.BatchNorm3d},
-    "instance": {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d},
+    "instance": {2: partial(nn.InstanceNorm2d, affine=True), 3: partial(nn.InstanceNorm3d, affine=True)},
     "none": {2: nn.Identity, 3: nn.Identity},
 }
 

@@ -25,3 +25,19 @@ def test_it_trains_every_fold_compares_and_goes_on(phantom_set, tmp_path, capsys
     assert len(before) == 4 and (out / "recipe.png").is_file()
     assert recipe_bench.main(options, SMALL) == 0
     assert {path: path.stat().st_mtime_ns for path in out.glob("*/*/results.csv")} == before
+
+
+def test_every_long_variant_is_a_recipe():
+    for changes in recipe_bench.LONG_VARIANTS.values():
+        Config(**(recipe_bench.LONG_BASE | changes))
+
+
+@pytest.mark.slow
+def test_the_long_ones_are_compared_with_what_is_shipped(phantom_set, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(recipe_bench, "LONG_BASE", SMALL)
+    monkeypatch.setattr(recipe_bench, "LONG_VARIANTS", {"the same again": {}, "instance norm": {"norm": "instance"}})
+    monkeypatch.setattr(recipe_bench, "SHIPPED", tmp_path / "out" / "long" / "the_same_again" / "fold1")
+    assert recipe_bench.main(["--data-root", str(phantom_set), "--out", str(tmp_path / "out"), "--long"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert rows[3].startswith("| the same again") and rows[3].count("+0.0000 (+0.0000 to +0.0000)") == 3
+    assert rows[4].startswith("| instance norm")
