@@ -16,7 +16,7 @@ FOREGROUND = ("launch_orthanc.sh", "launch_OHIF.sh", "start_listener.sh", "make_
 
 
 def test_these_are_the_scripts():
-    assert set(SHELL) == {*FOREGROUND, "send_volume.sh", "send_result.sh", "hospital.sh"}
+    assert set(SHELL) == {*FOREGROUND, "send_volume.sh", "send_result.sh", "hospital.sh", "container.sh"}
     assert all(os.access(SCRIPTS / name, os.X_OK) for name in (*SHELL, *PYTHON))
 
 
@@ -49,6 +49,8 @@ def test_what_is_to_be_sent_must_be_there(network):
         ["send_result.sh"],
         ["send_result.sh", "/nowhere"],
         ["hospital.sh", "/nowhere"],
+        ["container.sh", "/nowhere"],
+        ["container.sh"],
     ):
         done = network.run(script, *arguments)
         assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
