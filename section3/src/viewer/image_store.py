@@ -207,6 +207,14 @@ class ImageStore:
             found.setdefault(one.image, {})[one.tag] = one
         return found
 
+    def count(self) -> tuple[int, dict[str, int]]:
+        """How many images have a name, and how many of them a label of each tag."""
+        ((total,),) = self._rows("SELECT count(*) FROM names")
+        tags = self._rows(
+            "SELECT tag, count(*) FROM names JOIN (SELECT DISTINCT image, tag FROM labels) USING (image) GROUP BY tag"
+        )
+        return total, dict(map(tuple, tags))
+
     def content_of_label(self, label: StoredLabel) -> bytes:
         return self._read(self._path("labels", label.sha256, ".nii.gz"))
 

@@ -159,14 +159,8 @@ class _Addresses:
         }
 
     def _statistics(self) -> dict:
-        images, labels = self._store.names(), self._store.newest_labels()
-        tags = [tag for image in images.values() for tag in labels.get(image.sha256, {})]
-        completed = tags.count(FINAL)
-        return {
-            "total": len(images),
-            "completed": completed,
-            "label_tags": {tag: tags.count(tag) for tag in {*tags, FINAL}},
-        }
+        total, tags = self._store.count()
+        return {"total": total, "completed": tags.get(FINAL, 0), "label_tags": {FINAL: 0, **tags}}
 
     # --- images and labels ---
 

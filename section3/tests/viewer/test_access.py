@@ -157,3 +157,14 @@ def test_an_image_of_a_session_goes_with_it_unless_it_has_a_name_or_a_correction
             store.session(number)
     left = {path.name.removesuffix(".nii") for path in (tmp_path / "store" / "images").iterdir()}
     assert left == {images[1].sha256, images[2].sha256}
+
+
+def test_images_and_labels_are_counted_by_their_names(tmp_path):
+    store = ImageStore(tmp_path / "store")
+    first = store.add_image(b"1", ".nii", "crop", "a")
+    store.add_image(b"1", ".nii", "crop", "the same by another name")
+    store.add_image(b"2", ".nii", "crop", "c")
+    for content in (b"x", b"y"):
+        store.add_label(first, "final", content)
+    store.add_label(store.add_image(b"3", ".nii", "crop"), "original", b"z")
+    assert store.count() == (3, {"final": 2})
