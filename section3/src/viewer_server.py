@@ -24,6 +24,7 @@ import clinic_environment  # noqa: F401  before anything that may be missing
 from archive.dicomweb import DicomWebArchive
 from archive.tls import TlsFiles
 from common.refusal import Stop
+from common.start import give_memory_back
 from options import DEFAULT_HEAD_RULES, DEFAULT_RULES, dicomweb_url, positive
 from reading.series_rules import load_rules
 from study.process_study import DEFAULT_OUTPUT
@@ -118,4 +119,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    give_memory_back()
     sys.exit(main())

@@ -1,8 +1,11 @@
 """How a process begins that measures: the program for one study, and each worker of a batch."""
 
+import ctypes
 import gc
 import resource
+from contextlib import suppress
 
+M_TRIM_THRESHOLD = -1  # of mallopt, as malloc.h has it
 MEMORY = 1 << 30  # bytes; a study takes 0.3 GiB, a hostile one as much as it gets
 
 
@@ -11,6 +14,16 @@ def limit_memory() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_DATA)
     if most == resource.RLIM_INFINITY or most > MEMORY:
         resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, most))
+
+
+def give_memory_back() -> None:
+    """Of a program that goes on for days: what large arrays took goes back to the machine when they are gone.
+
+    Else the C library learns from their sizes to keep it, and the memory of several threads falls to pieces: 384 MB in
+    place of 207 after 200 images of the service for viewers.
+    """
+    with suppress(OSError, AttributeError):  # another C library than glibc
+        ctypes.CDLL(None).mallopt(M_TRIM_THRESHOLD, 1 << 16)
 
 
 def start_program() -> None:
