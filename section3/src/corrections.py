@@ -2,6 +2,7 @@
 
     python corrections.py export DIR [--store DIR]      image and label pairs as section 1 leaves them
     python corrections.py pull --dicomweb URL           those drawn in OHIF: segmentations in the archive of our images
+    python corrections.py send --dicomweb URL           the newest of each into the archive: SEG, SR, page by a person
     python corrections.py train JOB --parent MODEL      what the service starts: a candidate, and how it compares
     python corrections.py candidates                    all of them, with what the comparison says
     python corrections.py promote JOB                   the candidate becomes the model in use; nothing else does that
@@ -27,13 +28,15 @@ from common.refusal import Failure, Refusal, Stop
 from common.whole_files import write_bytes, write_text
 from measuring.hippocrop import Localiser
 from measuring.unet_inference_agent import UNetInferenceAgent
-from options import dicomweb_url, uid
+from options import DEFAULT_HEAD_RULES, dicomweb_url, uid
+from reading.series_rules import load_rules
 from study.process_study import DEFAULT_OUTPUT
-from study.setup import DEFAULT_LOCALISER, DEFAULT_MODEL
+from study.setup import DEFAULT_LOCALISER, DEFAULT_MODEL, SetupFiles
 from viewer.archive_images import image_of_series, pull_corrections
+from viewer.correction_results import CORRECTED, send_correction
 from viewer.image_store import ImageStore, NoSuchThing
 from viewer.learning import DONE, EPOCHS, ERROR, SECTION2, Learning, finish, training_python
-from viewer.training_pairs import IMAGES, LABELS, write_pairs
+from viewer.training_pairs import IMAGES, LABELS, corrected, write_pairs
 
 COMPARISON = "comparison.md"
 BEFORE = "before-promotion"
@@ -60,6 +63,20 @@ def pull(args: argparse.Namespace) -> int:
             print(f"not used: {line}", file=sys.stderr)
     print(f"{kept} new corrections of {len(images)} images")
     return 0
+
+
+def send(args: argparse.Namespace) -> int:
+    """Of all images that came from the archive and were corrected; again is the same, not more."""
+    store, archive = ImageStore(args.store.absolute()), DicomWebArchive(args.dicomweb, TlsFiles(args.ca_file))
+    files = SetupFiles(args.model_path.absolute(), load_rules(), head_rules=load_rules(DEFAULT_HEAD_RULES))
+    setup, failed = files.load(), 0
+    for image, _ in corrected(store):
+        if image.series_uid:
+            result = send_correction(archive, store, image, setup, store.folder / CORRECTED)
+            said = f"{result.reason} [{result.code}]" if result.code else result.send_detail or "stored"
+            print(f"{image.series_uid}: {said}")
+            failed += result.code is not None or not result.sent
+    return 1 if failed else 0
 
 
 def train(args: argparse.Namespace) -> int:
@@ -183,6 +200,10 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--dicomweb", type=dicomweb_url, required=True, metavar="URL", help="the archive")
     one.add_argument("--ca-file", type=Path, metavar="FILE", help="certificates to trust instead of the system's")
     one.add_argument("--series", type=uid, nargs="*", default=[], metavar="UID", help="besides the known ones")
+    one = command(send, "Write corrections as DICOM, and send them to the archive.")
+    one.add_argument("--dicomweb", type=dicomweb_url, required=True, metavar="URL", help="the archive")
+    one.add_argument("--ca-file", type=Path, metavar="FILE", help="certificates to trust instead of the system's")
+    one.add_argument("--model-path", type=Path, default=DEFAULT_MODEL, metavar="FILE", help="what was corrected")
     one = command(train, "Train a candidate, as the service asks for it.")
     one.add_argument("job", metavar="JOB")
     one.add_argument("--parent", type=Path, default=DEFAULT_MODEL, metavar="MODEL", help="whose weights are the start")

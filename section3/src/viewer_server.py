@@ -63,6 +63,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="URL",
         help="the archive whose series OHIF names and whose studies programs name; credentials as in inference_dcm.py",
     )
+    parser.add_argument(
+        "--to-archive",
+        action="store_true",
+        help="with --dicomweb: send each correction of its images there, as SEG, SR and page made by a person",
+    )
     parser.add_argument("--ca-file", type=Path, metavar="FILE", help="certificates to trust instead of the system's")
     parser.add_argument("--parent", type=Path, metavar="MODEL", help="what training goes on from (the model in use)")
     parser.add_argument("--old-data", type=Path, metavar="DIR", help="pairs that training learns from besides")
@@ -84,6 +89,8 @@ def main(argv: list[str] | None = None) -> int:
     key = os.environ.get(KEY) or None
     if key is not None and not is_key(key):
         parser.error(f"{KEY} must be at least 16 letters, digits, dashes or underscores")
+    if args.to_archive and not args.dicomweb:
+        parser.error("--to-archive needs --dicomweb")
     if key is None and args.host not in LOOPBACK:
         parser.error(f"--host {args.host} is open to others: set {KEY} in the environment")
     os.umask(0o077)
@@ -103,7 +110,7 @@ def main(argv: list[str] | None = None) -> int:
     parent = (args.parent or args.model_path).absolute()
     learning = Learning(store, Path(__file__).with_name("corrections.py"), parent, args.old_data)
     archive = DicomWebArchive(args.dicomweb, TlsFiles(args.ca_file)) if args.dicomweb else None
-    options = ServiceOptions(key, tuple(args.viewer_origin), args.max_upload << 20, archive)
+    options = ServiceOptions(key, tuple(args.viewer_origin), args.max_upload << 20, archive, args.to_archive)
     app = create_service(store, segmenter, learning, options)
     port = listener.getsockname()[1]
     prefix = "/k/KEY" if key else ""

@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from common.refusal import Refusal
-from common.structures import Structure, structures_of
+from common.structures import PARTS, WHOLE, Structure, structures_of
 from common.verdicts import Check, SeriesVerdict
 from common.volume import Grid, Volume
+
+AROUND = 12  # mm that are shown around what a person outlined
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +53,8 @@ class Measurement:
 
     header: patient and study attributes as text, by DICOM keyword. series: the verdict on each series of the study.
     source: the volume that was measured, or that was refused. hippocampi: one of a crop, two of a head. checks: of the
-    series as a whole. refusal: why there is no number.
+    series as a whole. refusal: why there is no number. corrected_by: the person who drew or corrected the labels, "" of
+    those of a model alone. predecessor: a file with measurements of ours that these supersede, if it lies elsewhere.
     """
 
     header: Mapping[str, str]
@@ -59,6 +63,8 @@ class Measurement:
     hippocampi: tuple[Hippocampus, ...] = ()
     checks: tuple[Check, ...] = ()
     refusal: Refusal | None = None
+    corrected_by: str = ""
+    predecessor: Path | None = None
 
     @property
     def accepted(self) -> SeriesVerdict | None:
@@ -110,6 +116,34 @@ def chances_in(grid: Grid, hippocampi: Sequence[Hippocampus]) -> np.ndarray:
             found = chances[one.box] if one.box else chances
             np.maximum(found, one.chance, out=found)
     return chances
+
+
+def by_hand(grid: Grid, labels: np.ndarray, sides: Sequence[str | None]) -> tuple[Hippocampus, ...]:
+    """What a person outlined, labels [X, Y, Z] uint8 on the grid of the image: of a crop whose side is None, or of both
+    sides of a head, of which one may be missing.
+    """
+    return tuple(_outlined(grid, labels, side) for side in sides)
+
+
+def _outlined(grid: Grid, labels: np.ndarray, side: str | None) -> Hippocampus:
+    parts = structures_of(side)[: len(PARTS)]
+    own = sum((number * (labels == part.labels[0]) for number, part in enumerate(parts, 1)), np.zeros(grid.shape, int))
+    if not own.any():
+        nothing = Refusal("nothing-found", "nobody outlined it")
+        return Hippocampus(grid, refusal=nothing, side=side)
+    counts = {part.key: int((own == number).sum()) * grid.voxel_mm3 for number, part in enumerate(PARTS, 1)}
+    volumes = {**counts, WHOLE.key: sum(counts.values())}
+    if side is None:
+        return Hippocampus(grid, labels=own.astype(np.uint8), volumes_mm3=volumes)
+    around = np.ceil(AROUND / np.array(grid.spacing)).astype(int)
+    found = np.argwhere(own)
+    low = np.maximum(found.min(0) - around, 0)
+    high = np.minimum(found.max(0) + 1 + around, grid.shape)
+    box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+    affine = grid.affine.copy()
+    affine[:3, 3] += affine[:3, :3] @ low
+    own_grid = Grid(tuple(int(size) for size in high - low), affine)
+    return Hippocampus(own_grid, labels=own[box].astype(np.uint8), volumes_mm3=volumes, side=side, box=box)
 
 
 def labels_in(grid: Grid, hippocampi: Sequence[Hippocampus]) -> np.ndarray:

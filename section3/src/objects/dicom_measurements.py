@@ -17,7 +17,7 @@ from pydicom.uid import Comprehensive3DSRStorage
 
 from common.product import PRODUCT
 from common.structures import Structure
-from objects.dicom_items import item, references, save
+from objects.dicom_items import item, references, save, valid
 from objects.dicom_segmentation import LATERALITY, MODIFIERS
 from objects.provenance import Provenance, result_attributes
 
@@ -40,7 +40,10 @@ def save_measurements(
     if provenance.supersedes:
         ds.PredecessorDocumentsSequence = list(provenance.supersedes)
     (content,) = sr.MeasurementReport(
-        observation_context=sr.ObservationContext(observer_device_context=_observer(provenance)),
+        observation_context=sr.ObservationContext(
+            observer_person_context=_person(provenance) if provenance.corrected_by else None,
+            observer_device_context=_observer(provenance),
+        ),
         procedure_reported=codes.LN.BrainMRI,
         imaging_measurements=[
             _measurement_group(number, structure, volume, segmentation, provenance)
@@ -82,6 +85,15 @@ def _observer(provenance: Provenance) -> sr.ObserverContext:
             model_name=provenance.model["name"],
             serial_number=provenance.model["sha256"],
         ),
+    )
+
+
+def _person(provenance: Provenance) -> sr.ObserverContext:
+    name = valid("OperatorsName", provenance.corrected_by) or "unknown"
+    name = name if "^" in name else f"{name}^"  # a viewer gives one word, which is the family name then
+    return sr.ObserverContext(
+        observer_type=codes.DCM.Person,
+        observer_identifying_attributes=sr.PersonObserverIdentifyingAttributes(name=name),
     )
 
 

@@ -97,7 +97,11 @@ def _segment(number: int, structure: Structure, provenance: Provenance) -> Segme
         segment_label=structure.name,
         segmented_property_category=codes.SCT.AnatomicalStructure,
         segmented_property_type=codes.SCT.Hippocampus,
-        algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_type=(
+            SegmentAlgorithmTypeValues.SEMIAUTOMATIC
+            if provenance.corrected_by
+            else SegmentAlgorithmTypeValues.AUTOMATIC
+        ),
         algorithm_identification=hd.AlgorithmIdentificationSequence(
             name=provenance.model["name"],
             version=provenance.model["version"],

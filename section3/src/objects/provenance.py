@@ -40,7 +40,8 @@ class Provenance:
 
     header: patient and study attributes as text. sources: the instances, or frames, that were measured, in the order of
     their slices. model: "name", "version" and "sha256". setup_digest: of all that decides what a result is. created:
-    when the result was first made. replaces: the date (YYYY-MM-DD) of the page whose place its page takes, if any.
+    when the result was first made. corrected_by: the person whose outlines these are, "" of those of the model alone.
+    replaces: the date (YYYY-MM-DD) of the page whose place its page takes, if any.
     supersedes: items of a Predecessor Documents Sequence, which only a structured
     report can have: DICOM has no such attribute, and no code for such a reference, in a Segmentation or a Secondary
     Capture. They are found through the reports, each of which names the segmentation that it measures.
@@ -54,6 +55,7 @@ class Provenance:
     created: datetime = field(default_factory=datetime.now)
     replaces: str = ""
     supersedes: Sequence[Dataset] = ()
+    corrected_by: str = ""
 
     def uid(self, *purpose: str) -> str:
         """A UID that follows from source instances and setup: the same result has it at every run."""
@@ -136,7 +138,8 @@ def result_attributes(kind: str, provenance: Provenance) -> Dataset:
     ds.update(_made_by(provenance))
     ds.SeriesInstanceUID = provenance.uid(kind, "series")
     ds.SOPInstanceUID = provenance.uid(kind)
-    ds.SeriesDescription = f"{PRODUCT} {kind} (research use only)"
+    corrected = ", corrected" if provenance.corrected_by else ""
+    ds.SeriesDescription = f"{PRODUCT} {kind}{corrected} (research use only)"
     ds.SeriesNumber = FIRST_SERIES_NUMBER + KINDS.index(kind)
     ds.InstanceNumber = 1
     for date, time in zip(DATES, TIMES, strict=True):

@@ -95,6 +95,14 @@ def fit(text: str, sizes: range, width: int, line_count: int) -> tuple[list[str]
     return [*lines[: line_count - 1], last + "…"], size
 
 
+def who_made(corrected_by: str) -> str:
+    """Whose contours a page shows, and that nobody else has looked."""
+    if corrected_by:
+        name = drawable(corrected_by)[:40]
+        return f"Contours were drawn or corrected by {name}; nobody else has checked them."
+    return "Contours and volumes were made by a program and nobody has checked them."
+
+
 def in_words(grid: Grid) -> str:
     voxels, mm = " x ".join(map(str, grid.shape)), " x ".join(f"{side:.3g}" for side in grid.spacing)
     return f"{voxels} voxels of {mm} mm"

@@ -28,6 +28,7 @@ from pages.canvas import (
     fit,
     in_words,
     model_in_words,
+    who_made,
 )
 from pages.views import (
     AXIAL,
@@ -51,8 +52,7 @@ ROW = 312  # from one row of pictures to the next
 CARE_BOTTOM = FOOTER - 62
 PUBLISHED = "Of healthy people nine in ten differ by less than 8.5 % (FreeSurfer) or 17.9 % (FIRST): other programs."
 NOT_FOR = (
-    "Contours and volumes were made by a program and nobody has checked them. Not for treatment, nor for following a "
-    "patient over time.",
+    "Not for treatment, nor for following a patient over time.",
     "Left and right are those of the image's header. Nothing here compares the volumes with other people's.",
 )
 
@@ -95,7 +95,7 @@ def create_head_page(
             _pictures(page, voxels, one, VIEWS[1] + GUTTER[1] + ROW * (number + 0.78))
     if any(one.box for one in measurement.hippocampi):
         explain_marks(page, VIEWS[0] + GUTTER[0], FOOTER - 14)
-    page.footer(NOT_FOR)
+    page.footer([f"{who_made(measurement.corrected_by)} {NOT_FOR[0]}", *NOT_FOR[1:]])
     return page.image
 
 

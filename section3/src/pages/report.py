@@ -28,6 +28,7 @@ from pages.canvas import (
     Page,
     drawable,
     fit,
+    who_made,
 )
 from pages.views import CORONAL, SAGITTAL, View, annotate, choose_views, display_size, explain_marks, render, window
 
@@ -35,7 +36,6 @@ LEGEND = 92  # height of the legend below the sagittal picture
 VIEW_WIDTH = 240  # the least that a title needs
 MOST_WARNING = 4  # lines
 NOT_FOR = (
-    "Contours and volumes were made by a program and nobody has checked them. "
     "Not for treatment, nor for following a patient over time.",
     "The crop does not say which of the two hippocampi it shows. "
     "Nothing here compares it with other people of that age or sex.",
@@ -61,8 +61,9 @@ def create_report(
     y = _figures(page, hippocampus, measurement.all_checks, page.rule(y))
     _provenance(page, measurement, model, history, page.rule(y))
     _views(page, measurement.source.voxels, hippocampus)
-    page.footer(NOT_FOR)
-    _quality(page, measurement.all_checks)
+    page.footer([f"{who_made(measurement.corrected_by)} {NOT_FOR[0]}", *NOT_FOR[1:]])
+    if not measurement.corrected_by:
+        _quality(page, measurement.all_checks)
     return page.image
 
 

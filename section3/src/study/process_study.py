@@ -10,8 +10,9 @@ from pathlib import Path
 from common.refusal import SUCCESS, Failure, Stop
 from common.send_outcome import SendOutcome
 from common.stopwatch import Stopwatch
+from measuring.measurement import Measurement
 from objects.verify_objects import VerificationError
-from reading.dicom_series import list_files, read_study
+from reading.dicom_series import Study, list_files, read_study
 from reading.identity import Identity, Nobody
 from study.measure_study import NoSuchSeriesError, measure_study
 from study.output_folder import cannot_write, only_run_in, write_result
@@ -69,6 +70,20 @@ def process_single_study(
         return write_result(result, _output_path(result, output_dir))
     path = _output_path(result, output_dir)
     before_writing()
+    return write_and_send(result, study, measurement, setup, path, send, write, stopwatch)
+
+
+def write_and_send(
+    result: StudyResult,
+    study: Study,
+    measurement: Measurement,
+    setup: Setup,
+    path: Path,
+    send: Send | None,
+    write: Callable[..., list[dict]],
+    stopwatch: Stopwatch,
+) -> StudyResult:
+    """From what was found to its outputs in the folder `path`, and to the archive."""
     try:
         with only_run_in(path) as folder:
             try:

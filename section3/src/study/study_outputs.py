@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -88,7 +89,8 @@ def _write_measurement(
 ) -> dict[str, str | None]:
     """Write both pages and all objects; return their SOP Instance UIDs by file name."""
     provenance = _provenance(measurement, measurement.source.instances, setup, writers.clock())
-    provenance = with_history(provenance, folder.path / MEASUREMENTS)
+    before = folder.path / MEASUREMENTS
+    provenance = with_history(provenance, before if before.exists() else measurement.predecessor or before)
     provenance = in_place_of(provenance, earlier_page(folder.path / PAGE))
     with folder.replacing_outputs() as staging:
         with stopwatch.timed("objects"):  # before the pages, as highdicom needs the most memory
@@ -198,12 +200,17 @@ def _history(provenance: Provenance) -> str:
     """What the face of a page says of its time, nothing where it shall tell no dates."""
     if not provenance.names_patient:
         return ""
-    made = f"analysed {provenance.created:%Y-%m-%d}"
+    made = f"{'corrected' if provenance.corrected_by else 'analysed'} {provenance.created:%Y-%m-%d}"
     return f"{made}, in place of the page of {provenance.replaces}" if provenance.replaces else made
 
 
 def _provenance(measurement: Measurement, sources: Sequence[Instance], setup: Setup, created: datetime) -> Provenance:
-    return Provenance(measurement.header, sources, setup.agent.identity, setup.digest, not setup.pseudonymous, created)
+    by = measurement.corrected_by
+    outlines = hashlib.sha256(measurement.labels.tobytes()).hexdigest() if by else ""
+    digest = f"{setup.digest}{by}{outlines}"  # each correction is a result of its own
+    return Provenance(
+        measurement.header, sources, setup.agent.identity, digest, not setup.pseudonymous, created, corrected_by=by
+    )
 
 
 def _shown(study: Study, measurement: Measurement, setup: Setup) -> Mapping[str, str]:

@@ -36,7 +36,7 @@ def image_of_series(archive: DicomWebArchive, series_uid: str, store: ImageStore
         raise NoSuchThing(f"no image of that name was sent, and of the archive: {error}") from error
     except ArchiveError as error:
         raise Failure("cannot-fetch", f"the archive: {error}") from error
-    with _fetched(archive, study_uid, lambda one: one.uid == series_uid) as study:
+    with fetched(archive, study_uid, lambda one: one.uid == series_uid) as study:
         series = study.series_of(series_uid)
         if series is None:
             raise NoSuchThing("the archive's study has no images of that series")
@@ -52,7 +52,7 @@ def pull_corrections(archive: DicomWebArchive, image: StoredImage, store: ImageS
     """
     known = {json.loads(one.params).get("sop_instance_uid") for one in store.labels(image, FINAL)}
     kept, told = 0, []
-    with _fetched(archive, image.study_uid, lambda one: one.uid == image.series_uid or _is_correction(one)) as study:
+    with fetched(archive, image.study_uid, lambda one: one.uid == image.series_uid or _is_correction(one)) as study:
         source = load_head(study.series_of(image.series_uid))
         placed_image = read_image(store.content_of(image), image.ending)
         for instance in (one for series in study.series if _is_correction(series) for one in series.instances):
@@ -76,7 +76,7 @@ def _is_correction(series: Series) -> bool:
 
 
 @contextmanager
-def _fetched(archive: DicomWebArchive, study_uid: str, wanted: Callable[[Series], bool]) -> Iterator[Study]:
+def fetched(archive: DicomWebArchive, study_uid: str, wanted: Callable[[Series], bool]) -> Iterator[Study]:
     """A study of the archive with the pixels of the series that are wanted. Raises Failure: cannot-fetch."""
     try:
         with temporary_folder() as folder:

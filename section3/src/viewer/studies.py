@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +15,8 @@ from common.refusal import Failure, Stop
 from reading.dicom_series import UID_TEXT
 from study.process_study import process_single_study, record_stop
 from study.study_result import StudyResult, read_result
-from viewer.image_store import NoSuchThing
+from viewer.correction_results import CORRECTED, send_correction
+from viewer.image_store import ImageStore, NoSuchThing, StoredImage
 from viewer.segmenting import Segmenter
 
 WAITING, WORKING, DONE = "waiting", "working", "done"
@@ -41,6 +43,17 @@ class Studies:
                     raise Failure("cannot-fetch", f"{MOST_WAITING} studies wait already")
                 self._asked[study_uid] = self._one.submit(self._measure, study_uid)
         return self.told(study_uid)
+
+    def send_correction(self, image: StoredImage, store: ImageStore) -> None:
+        """Have the newest correction of an image of the archive sent there, later; its result.json says how it went."""
+        if self._archive is not None and image.series_uid:
+            self._one.submit(self._send_correction, image, store)
+
+    def _send_correction(self, image: StoredImage, store: ImageStore) -> None:
+        try:
+            send_correction(self._archive, store, image, self._segmenter.setup, store.folder / CORRECTED)
+        except (Stop, NoSuchThing) as error:
+            print(f"the correction of {image.series_uid} was not sent: {error}", file=sys.stderr, flush=True)
 
     def told(self, study_uid: str) -> dict:
         """The state of a study, and its result once there is one. Raises NoSuchThing."""

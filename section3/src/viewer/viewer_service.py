@@ -49,13 +49,14 @@ TRAINING = "Goes on from the model in use, with what was corrected; ends in a ca
 @dataclass(frozen=True)
 class ServiceOptions:
     """key: without which nobody is answered, None on this machine alone. origins: of web viewers that may ask.
-    archive: whose series and studies may be named.
+    archive: whose series and studies may be named. to_archive: corrections of these are sent there.
     """
 
     key: str | None = None
     origins: tuple[str, ...] = ()
     most_bytes: int = 512 << 20
     archive: DicomWebArchive | None = None
+    to_archive: bool = False
 
 
 def create_service(
@@ -74,7 +75,7 @@ def create_service(
     )
     for kind, handler in handlers:
         app.add_exception_handler(kind, handler)
-    _Addresses(store, segmenter, learning, options.archive).add_to(app)
+    _Addresses(store, segmenter, learning, options).add_to(app)
     if options.origins:
         app.add_middleware(
             CORSMiddleware,
@@ -88,9 +89,10 @@ def create_service(
 class _Addresses:
     """What is answered at which address. All of them are plain functions, which FastAPI calls in threads."""
 
-    def __init__(self, store: ImageStore, segmenter: Segmenter, learning: Learning, archive: DicomWebArchive | None):
-        self._store, self._segmenter, self._learning, self._archive = store, segmenter, learning, archive
-        self._studies = Studies(store.folder / "studies", archive, segmenter)
+    def __init__(self, store: ImageStore, segmenter: Segmenter, learning: Learning, options: ServiceOptions):
+        self._store, self._segmenter, self._learning = store, segmenter, learning
+        self._archive, self._to_archive = options.archive, options.to_archive
+        self._studies = Studies(store.folder / "studies", options.archive, segmenter)
 
     def add_to(self, app: FastAPI) -> None:
         for method, path, function in (
@@ -215,6 +217,8 @@ class _Addresses:
         self._store.add_label(
             stored, tag or FINAL, as_nifti(source, labels), _text(said, "client_id"), _text(said, "model"), params
         )
+        if self._to_archive and (tag or FINAL) == FINAL:
+            self._studies.send_correction(stored, self._store)
         return {"image": image, "label": image}
 
     def label(self, label: str, tag: str = FINAL) -> Response:

@@ -7,7 +7,7 @@ import pytest
 
 from common.verdicts import FAIL, PASS, Check, SeriesVerdict
 from common.volume import Grid
-from measuring.measurement import Hippocampus, Measurement
+from measuring.measurement import Hippocampus, Measurement, by_hand, labels_in
 
 GRID = Grid((4, 5, 6), np.diag([1, 2, 3, 1]))
 INPUT = SeriesVerdict("1.1", "HippoCrop", "MR", 32, None, "meets all conditions")
@@ -47,3 +47,18 @@ def test_labels_lie_on_their_grid():
 def test_what_was_found_stays_as_it_was(value):
     with pytest.raises(FrozenInstanceError):
         value.refusal = FAIL
+
+
+def test_what_a_person_outlined_in_a_head_has_sides_and_boxes():
+    labels = np.zeros((60, 40, 40), np.uint8)
+    labels[40:44, 20:25, 18:20], labels[40:44, 15:20, 18:20] = 1, 2
+    grid = Grid(labels.shape, np.diag([1.0, 1, 2, 1]))
+    left, right = by_hand(grid, labels, ("left", "right"))
+    assert left.volumes_mm3 == {"anterior": 80, "posterior": 80, "total": 160} and left.intervals_mm3 is None
+    assert right.refusal.code == "nothing-found" and right.labels is None
+    np.testing.assert_array_equal(labels_in(grid, (left, right)), labels)
+    corner = [one.start for one in left.box]
+    np.testing.assert_allclose(left.grid.affine[:3, 3], np.array(corner) * [1, 1, 2])
+    assert corner == [28, 3, 12]
+    (crop,) = by_hand(grid, labels, (None,))
+    assert crop.box is None and crop.volumes_mm3 == left.volumes_mm3

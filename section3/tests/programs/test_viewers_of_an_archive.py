@@ -18,6 +18,7 @@ from archive.sending import ArchiveError, send_to_archive
 from reading.dicom_series import list_files, read_study
 from reading.dicom_volume import load_head
 from servers import wait_until
+from viewer.nrrd_image import write_nrrd
 from viewer_client import serving_viewers
 
 pytestmark = pytest.mark.slow
@@ -172,3 +173,65 @@ def test_our_own_segmentation_is_no_correction(service, crop, archives, tmp_path
     pull = ["pull", "--dicomweb", archives["dicomweb"].url, "--store", str(tmp_path / "store"), "--series", uid]
     assert corrections.main(pull) == 0
     assert capsys.readouterr().out == "0 new corrections of 1 images\n"
+
+
+def test_a_correction_goes_into_the_archive_as_what_a_person_made(
+    service, crop, archives, orthanc, tmp_path, capsys, threshold_model, dciodvfy
+):
+    """And names the report of ours that it supersedes; sent again it is the same."""
+    uid, study = pydicom.dcmread(crop).SeriesInstanceUID, tmp_path / "study"
+    out = tmp_path / "ours"
+    options = ["--output-dir", str(out), "--model-path", str(threshold_model)]
+    assert inference_dcm.main([str(study), *options]) == 0
+    ours = pydicom.dcmread(out / "measurements.dcm")
+    assert send_to_archive(sorted(out.glob("*.dcm")), archives["dimse"]).stored
+    answer = service.infer("hippocampus", uid)
+    labels, header = nrrd_of(answer.parts["hippocampus.nrrd"])
+    labels[np.argwhere(labels == 1)[0][0]] = 0  # a slab of it is none, the doctor says
+    drawn = write_nrrd(labels, np.diag([-1, -1, 1, 1]) @ affine_of(header))
+    assert service.save(uid, drawn, ["anterior", "posterior"], file="x.nrrd").status == 200
+
+    send = ["send", "--dicomweb", archives["dicomweb"].url, "--store", str(tmp_path / "service" / "store")]
+    send += ["--model-path", str(threshold_model)]
+    capsys.readouterr()
+    assert corrections.main(send) == 0, capsys.readouterr()
+    folder = tmp_path / "service" / "store" / "corrected" / uid
+    report, masks = (pydicom.dcmread(folder / f"{name}.dcm") for name in ("measurements", "segmentation"))
+    assert "doctor" in str(report) and report.SeriesDescription.endswith("corrected (research use only)")
+    (predecessor,) = report.PredecessorDocumentsSequence
+    assert ours.SOPInstanceUID in str(predecessor)
+    assert {one.SegmentAlgorithmType for one in masks.SegmentSequence} == {"SEMIAUTOMATIC"}
+    assert masks.SOPInstanceUID != pydicom.dcmread(out / "segmentation.dcm").SOPInstanceUID
+    assert dciodvfy(folder / "measurements.dcm") == [] and dciodvfy(folder / "segmentation.dcm") == []
+    volumes = json.loads((folder / "result.json").read_text())["volumes_mm3"]
+    assert volumes["total"] == (labels > 0).sum()
+    before = orthanc.rest("/instances")
+    assert corrections.main(send) == 0
+    assert orthanc.rest("/instances") == before
+    # What we made of a person's mask is no correction that a person made elsewhere.
+    assert corrections.main(["pull", *send[1:5]]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("0 new corrections")
+
+
+def test_the_service_sends_corrections_by_itself_where_it_is_told_to(tmp_path, orthanc, threshold_model, crop):
+    uid = pydicom.dcmread(crop).SeriesInstanceUID
+    options = ("--model-path", threshold_model, "--dicomweb", orthanc.dicomweb, "--to-archive")
+    before = set(orthanc.rest("/instances"))
+    with serving_viewers(tmp_path / "sending", *options) as client:
+        masks = client.infer("hippocampus", uid).parts["hippocampus.nrrd"]
+        assert client.save(uid, masks, ["anterior", "posterior"], file="x.nrrd").status == 200
+        result = tmp_path / "sending" / "store" / "corrected" / uid / "result.json"
+        wait_until(lambda: result.exists() and json.loads(result.read_text())["stored"])
+    assert len(set(orthanc.rest("/instances")) - before) > 4
+
+
+def nrrd_of(content: bytes) -> tuple[np.ndarray, dict]:
+    file = io.BytesIO(content)
+    told = nrrd.read_header(file)
+    return nrrd.read_data(told, file).copy(), told
+
+
+def affine_of(header: dict) -> np.ndarray:
+    affine = np.eye(4)
+    affine[:3, :3], affine[:3, 3] = header["space directions"].T, header["space origin"]
+    return affine
