@@ -94,7 +94,8 @@ def create_head_page(
             voxels = measurement.source.voxels[one.box]
             _pictures(page, voxels, one, VIEWS[1] + GUTTER[1] + ROW * (number + 0.78))
     if any(one.box for one in measurement.hippocampi):
-        explain_marks(page, VIEWS[0] + GUTTER[0], FOOTER - 14)
+        dotted = any(one.chance is not None for one in measurement.hippocampi)
+        explain_marks(page, VIEWS[0] + GUTTER[0], FOOTER - 14, dotted)
     page.footer([f"{who_made(measurement.corrected_by)} {NOT_FOR[0]}", *NOT_FOR[1:]])
     return page.image
 

@@ -150,7 +150,7 @@ def _views(page: Page, voxels: np.ndarray, hippocampus: Hippocampus) -> None:
         page.image.paste(picture, (left, top))
         annotate(page, view, left, top, *picture.size)
         _levels(page, view, views, grid.shape, (left, top, *picture.size))
-    _legend(page, places[2][0], VIEWS[3] - GUTTER[3], zoom)
+    _legend(page, places[2][0], VIEWS[3] - GUTTER[3], zoom, hippocampus.chance is not None)
 
 
 def _levels(page: Page, view: View, views: list[View], shape: tuple[int, ...], box: tuple[int, int, int, int]) -> None:
@@ -170,11 +170,11 @@ def _levels(page: Page, view: View, views: list[View], shape: tuple[int, ...], b
             page.draw.line(line, colour, 3)
 
 
-def _legend(page: Page, left: int, bottom: int, zoom: float) -> None:
+def _legend(page: Page, left: int, bottom: int, zoom: float, dotted: bool) -> None:
     """What bar, colours and marks mean; the last line stands on `bottom`."""
     page.draw.line((left, bottom - 61, left + 10 * zoom, bottom - 61), NORMAL, 3)
     page.text(left + 10 * zoom + 10, bottom - 56, "10 mm", 16)
-    explain_marks(page, left, bottom - 28)
+    explain_marks(page, left, bottom - 28, dotted)
     for x, colour in zip((left + 2, left + 10), COLOURS.values(), strict=True):
         page.draw.line((x, bottom - 9, x, bottom - 3), colour, 3)
     page.text(left + 22, bottom, "Levels of the coronal pictures", 16)

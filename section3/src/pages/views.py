@@ -77,11 +77,13 @@ def dots(where: np.ndarray) -> np.ndarray:
     return where & ((rows + columns) % DOT_STEP == 0) & ((rows - columns) % DOT_STEP == 0)
 
 
-def explain_marks(page: Page, left: int, baseline: int) -> None:
+def explain_marks(page: Page, left: int, baseline: int, dotted: bool) -> None:
     """What colours and dots of the pictures mean, on one line."""
     for x, part in zip((left, left + 120), PARTS, strict=True):
         page.draw.rectangle((x, baseline - 13, x + 13, baseline), None, part.colour, CONTOUR)
         page.text(x + 22, baseline, part.key.capitalize(), 16)
+    if not dotted:
+        return
     for row, column in np.argwhere(dots(np.ones((14, 14), bool))):
         page.draw.point((left + 240 + column, baseline - 13 + row), BRIGHT)
     page.text(left + 262, baseline, "Unsure: look here first", 16)
