@@ -6,6 +6,7 @@ the processor runs in other threads than the one that answers, so that /info/ an
 
 from __future__ import annotations
 
+import html
 import json
 import random
 import re
@@ -19,7 +20,7 @@ from typing import Annotated, Literal
 import numpy as np
 from fastapi import Body, FastAPI, File, Form, HTTPException, Query, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException as HttpError
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
@@ -64,8 +65,13 @@ def create_service(
 ) -> ASGIApp:
     """The service as an ASGI application."""
     app = FastAPI(
-        title=f"{PRODUCT} for viewers", description=NOT_FOR_DIAGNOSIS, version=segmenter.setup.agent.identity["version"]
+        title=f"{PRODUCT} for viewers",
+        description=NOT_FOR_DIAGNOSIS,
+        version=segmenter.setup.agent.identity["version"],
+        docs_url=None,  # a page that loads its script from elsewhere
+        redoc_url=None,
     )
+    app.add_api_route("/", lambda: HTMLResponse(_contents(app)), include_in_schema=False)
     handlers = (
         (NoSuchThing, _not_found),
         (Stop, _stopped),
@@ -243,9 +249,11 @@ class _Addresses:
         return {"session_id": number, "session_info": {"kind": stored.kind}}
 
     def session(self, session_id: str) -> dict:
+        """Whether it is there still."""
         return {"session_id": session_id, "kind": self._store.session(session_id).kind}
 
     def end_session(self, session_id: str) -> dict:
+        """Forget the image, unless it has a name or a correction."""
         self._store.end_session(session_id)
         return {"session_id": session_id, "ended": True}
 
@@ -373,6 +381,19 @@ class _Addresses:
     def drift_picture(self, kind: Literal["crop", "head"] = "head") -> Response:
         """The same, drawn."""
         return Response(draw_drift(drift(self._store, kind), kind), media_type="image/png")
+
+
+def _contents(app: FastAPI) -> str:
+    """What can be asked, for people; openapi.json is the same for programs."""
+    rows = [
+        f"<tr><td>{method.upper()}<td><code>{html.escape(path)}</code><td>{html.escape(one.get('description', ''))}"
+        for path, methods in app.openapi()["paths"].items()
+        for method, one in methods.items()
+    ]
+    head = f"<!doctype html><meta charset=utf-8><title>{app.title}</title><h1>{app.title} {app.version}</h1>"
+    style = "<style>body{font:15px sans-serif;margin:2em}td{padding:.3em 1em .3em 0;vertical-align:top}</style>"
+    said = f"<p>{app.description}<p>For programs: <a href=openapi.json>openapi.json</a>"
+    return f"{head}{style}{said}<table>{''.join(rows)}</table>"
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------

@@ -229,3 +229,14 @@ def test_where_to_look_first_is_a_map_on_the_grid_of_the_image(service, packed):
     np.testing.assert_array_equal(percent, 100 * (turned(LABELS, "PIR")[0] > 0))  # this model is always sure
     np.testing.assert_allclose(header["space origin"], lps_of(affine)[:3, 3])
     assert service.ask("GET", "/explain/none").status == 404
+
+
+def test_a_page_lists_all_addresses_and_loads_nothing_from_elsewhere(service):
+    page = service.ask("GET", "/")
+    text = page.body.decode()
+    assert page.headers["content-type"].startswith("text/html") and "not for diagnosis" in text
+    assert "src=" not in text and "//" not in text.replace("<!--", "")
+    described = service.ask("GET", "/openapi.json").json["paths"]
+    assert "/drift" in described and all(path.replace("&", "&amp;") in text for path in described)
+    assert all(one.get("description") for methods in described.values() for one in methods.values())
+    assert service.ask("GET", "/docs").status == 404
