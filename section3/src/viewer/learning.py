@@ -83,24 +83,32 @@ class Learning:
         if isinstance(epochs, bool) or not isinstance(epochs, int) or not 1 <= epochs <= MOST_EPOCHS:
             raise Refusal("too-little-to-learn", f"epochs must be a number from 1 to {MOST_EPOCHS}")
         self.require_enough()
-        job = self.folder / str(1 + max((int(one.name) for one in self.jobs()), default=0))
         try:
-            job.mkdir(parents=True, mode=0o700)
+            return self.task(self._begin(request, epochs))
         except FileExistsError as error:  # two at once
             raise AlreadyRunning from error
         except OSError as error:
             raise Failure("cannot-write", f"the store cannot be written: {error.strerror}") from error
+
+    def _begin(self, request: dict, epochs: int) -> Path:
+        """The folder of a job that has begun. Raises FileExistsError, where another took its number; OSError."""
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+        taken = [int(path.name) for path in self.folder.iterdir() if path.name.isdecimal()]
+        job = self.folder / str(1 + max(taken, default=0))
+        job.mkdir(mode=0o700)
         write_json(job / JOB, {"id": job.name, "status": RUNNING, "request": request, "start_ts": _now(), "pid": None})
-        process = subprocess.Popen(
-            [*self.command(job), "--epochs", str(epochs)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=(job / LOG).open("ab"),
-            start_new_session=True,
-            preexec_fn=lambda: os.nice(NICE),
-        )
-        write_json(job / JOB, {**read_job(job), "pid": process.pid})
-        return self.task(job)
+        with (job / LOG).open("ab") as log:
+            process = subprocess.Popen(
+                ["nice", "-n", str(NICE), *self.command(job), "--epochs", str(epochs)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                start_new_session=True,
+            )
+        told = read_job(job)
+        if told["status"] == RUNNING:
+            write_json(job / JOB, {**told, "pid": process.pid})
+        return job
 
     def command(self, job: Path) -> list[str]:
         old = ["--old-data", os.fspath(self.old_data)] if self.old_data else []

@@ -1,6 +1,7 @@
 """Corrections of a systematic mistake: a candidate learns from them, and only a person puts it into use."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -149,6 +150,21 @@ def test_a_training_whose_process_is_gone_has_failed(tmp_path, parent):
     job.mkdir(parents=True)
     (job / "job.json").write_text(json.dumps({"id": "1", "status": "RUNNING", "start_ts": "", "pid": 2**22 + 1}))
     assert jobs.running() is None and jobs.latest()["status"] == "ERROR"
+
+
+def test_a_folder_of_a_job_that_never_began_is_in_nobodys_way(tmp_path, parent, packed, monkeypatch):
+    store = ImageStore(tmp_path / "store")
+    for seed in range(100, 112):
+        correct(store, packed, seed)
+    jobs = Learning(store, Path(corrections.__file__), parent)
+    (jobs.folder / "7").mkdir(parents=True)
+    begun = []
+    monkeypatch.setattr(learning.subprocess, "Popen", lambda command, **_: begun.append(command) or Process)
+    assert jobs.start({})["id"] == "8" and begun[0][:3] == ["nice", "-n", "10"]
+
+
+class Process:
+    pid = os.getpid()
 
 
 def test_what_is_too_little_is_refused(tmp_path, parent, packed, monkeypatch):
