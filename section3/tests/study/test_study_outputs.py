@@ -61,7 +61,7 @@ def _mirrored_labels(save):
 
 
 def _mirrored_contours(draw):
-    return lambda grey, labels, slices: draw(grey, labels[:, :, ::-1], slices)
+    return lambda grey, labels, chances, slices: draw(grey, labels[:, :, ::-1], chances, slices)
 
 
 def _last_first(save):
