@@ -176,7 +176,8 @@ def test_every_state_is_shown_and_counted(bench, client, state):
     page = client.get()
     assert page.status == 200 and page.headers["Content-Type"].startswith("text/html")
     assert f'<span class="badge {state}">{state}</span>' in page.text
-    assert UID in page.text and "Research use only" in page.text and "for 0 s" in page.text
+    assert UID in page.text and "Research use only" in page.text
+    assert re.search(r"for \d s", page.text)  # 0, or 1 where the clock went on meanwhile
     assert re.search(rf"<b>1</b> {state}<", page.text)
     assert ("3,215" in page.text) == (state in (SENDING, DONE, WARNING))
     assert VIEWER.replace("{study}", UID) in page.text
