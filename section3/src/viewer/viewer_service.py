@@ -204,7 +204,6 @@ class _Addresses:
     def add_label(
         self,
         image: str,
-        request: Request,
         label: Annotated[UploadFile | None, File()] = None,
         file: Annotated[UploadFile | None, File()] = None,
         params: Annotated[str, Form(max_length=MOST_PARAMS)] = "{}",
