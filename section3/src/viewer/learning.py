@@ -196,9 +196,11 @@ def _lives(pid: int | None, job: Path) -> bool:
         return time.time() - (job / JOB).stat().st_mtime < 10
     try:
         words: Sequence[bytes] = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][:1]
     except OSError:
         return False
-    return b"train" in words and job.name.encode() in words
+    # For a moment, while one program takes the place of another, there are no words.
+    return state != "Z" and (not any(words) or (b"train" in words and job.name.encode() in words))
 
 
 def _last_lines(job: Path, lines: int = LINES) -> list[str]:

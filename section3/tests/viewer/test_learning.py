@@ -152,6 +152,17 @@ def test_a_training_whose_process_is_gone_has_failed(tmp_path, parent):
     assert jobs.running() is None and jobs.latest()["status"] == "ERROR"
 
 
+def test_what_takes_another_programs_place_just_now_lives_and_what_has_ended_does_not(tmp_path):
+    job = tmp_path / "3"
+    with subprocess.Popen(["nice", "-n", "1", sys.executable, "-c", "input()", "train", "3"], stdin=-1) as process:
+        assert all(learning._lives(process.pid, job) for _ in range(3000))  # from its very beginning on
+        assert not learning._lives(process.pid, tmp_path / "4")
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        wait_until(lambda: not learning._lives(process.pid, job))  # though nobody has asked how it ended
+    assert not learning._lives(process.pid, job)
+
+
 def test_a_folder_of_a_job_that_never_began_is_in_nobodys_way(tmp_path, parent, packed, monkeypatch):
     store = ImageStore(tmp_path / "store")
     for seed in range(100, 112):
