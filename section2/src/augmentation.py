@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from atrophy import filled, hippocampus, random_shrinking, sample, stacked, voxels
 from config import Config
 
 
@@ -41,24 +42,28 @@ def random_geometry(images: Tensor, labels: Tensor, window: tuple[int, ...], con
 
     images [N, X, Y, Z] float, labels [N, X, Y, Z] uint8 with 0, 1, 2 -> both [N, *window], around the middle; what
     comes from outside is 0 in both. Sizes differ from the window's by even numbers. The share `unresampled` is
-    shifted by whole voxels alone. No flips: the set has one handedness, and the orientation is information.
+    shifted by whole voxels alone; of the others, the share `atrophy` has its hippocampus shrunk. No flips: the set has
+    one handedness, and the orientation is information.
     """
     count, *sizes = images.shape
     device = images.device
-    half = (torch.tensor(sizes, device=device) - 1) / 2
-    axes = [torch.arange(size, device=device) - (size - 1) / 2 for size in window]
-    voxels = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
+    middle = (torch.tensor(sizes, device=device) - 1) / 2
+    around = voxels(window, device) - (torch.tensor(window, device=device) - 1) / 2
     matrix = rotations(count, config.rotation, device) * (1 + uniform((count, 1, 3), config.scale, device))
     shift = uniform((count, 1, 1, 1, 3), config.shift, device)
     bent = elastic_field(count, window, config, device)
-    deformed = torch.einsum("xyzj,nij->nxyzi", voxels, matrix) + shift + bent
+    deformed = torch.einsum("xyzj,nij->nxyzi", around, matrix) + shift + bent
     unresampled = (torch.rand((count, 1, 1, 1, 1)) < config.unresampled).to(device)
-    grid = (torch.where(unresampled, voxels + shift.round(), deformed) / half).flip(-1)
+    at = torch.where(unresampled, around + shift.round(), deformed) + middle
+    lost = None
+    if config.atrophy:
+        field = sample(random_shrinking(labels, config.atrophy), at) * ~unresampled[..., 0][:, None]
+        at, lost = at + field[:, :3].movedim(1, -1), field[:, 3]
     # The structures go through the same linear interpolation as the image: smoother borders than nearest voxels.
-    stack = torch.stack([images, (labels == 1).to(images.dtype), (labels == 2).to(images.dtype)], dim=1)
-    image, anterior, posterior = functional.grid_sample(stack, grid, align_corners=True).unbind(dim=1)
-    structure = torch.where(posterior > anterior, 2, 1)
-    return image, torch.where(anterior + posterior > 0.5, structure, 0).to(torch.uint8)
+    image, anterior, posterior = sample(stacked(images, labels), at).unbind(dim=1)
+    if lost is not None:
+        image = filled(image, images, lost)
+    return image, hippocampus(anterior, posterior)
 
 
 def random_intensity(images: Tensor, config: Config) -> Tensor:

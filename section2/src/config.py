@@ -57,6 +57,9 @@ class Config:
     unresampled: float = setting(
         0.25, "share of volumes moved by whole voxels only: interpolation blurs, and no test volume is blurred"
     )
+    atrophy: float = setting(
+        0.0, "share of the resampled volumes whose hippocampus is shrunk; patients' are smaller than any in the set"
+    )
     gamma: float = setting(0.4, "of the exponent's logarithm, at most; scanners differ in contrast")
     contrast: float = setting(0.2, "share of the image's own, at most; normalising leaves some difference")
     brightness: float = setting(0.2, "of the image's standard deviation, at most; normalising leaves some difference")
@@ -96,6 +99,7 @@ class Config:
             "elastic_spacing": self.elastic_spacing > 0,
             "window": 0 <= self.window <= 1,
             "unresampled": 0 <= self.unresampled <= 1,
+            "atrophy": 0 <= self.atrophy <= 1,
             "gamma": self.gamma >= 0,
             "contrast": 0 <= self.contrast < 1,
             "brightness": self.brightness >= 0,

@@ -90,8 +90,10 @@ def compare_with_torch(segmenter: nn.Module, path: Path, tolerance: float) -> No
 
 
 def write_card(path: Path, card: dict) -> None:
-    """Puts the card into the file's metadata, replacing the one it had."""
+    """Puts the card into the file's metadata, replacing the one it had; what the exporter noted of its machine goes."""
     model = onnx.load(path)
+    for node in model.graph.node:
+        node.ClearField("metadata_props")
     onnx.helper.set_model_props(
         model, {"name": card["name"], "version": card["version"], "card": json.dumps(card, sort_keys=True)}
     )

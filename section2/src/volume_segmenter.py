@@ -68,23 +68,24 @@ class VolumeSegmenter(nn.Module):
         return self.by_slices(volume) if self.dims == 2 else self.at_once(volume)
 
     def by_slices(self, volume: Tensor) -> Tensor:
-        sliced = slices_along(self.plane, volume)
-        a, s, b = sliced.shape
-        found = self.chances(self.pad(neighbouring_slices(sliced, self.context)))
-        return slices_along(self.plane, found.permute(1, 2, 0, 3)[:, :a, :s, :b])
+        slices = neighbouring_slices(slices_along(self.plane, volume), self.context)
+        return slices_along(self.plane, self.padded_chances(slices).permute(1, 2, 0, 3))
 
     def at_once(self, volume: Tensor) -> Tensor:
-        x, y, z = volume.shape
-        return self.chances(self.pad(volume[None, None]))[0, :, :x, :y, :z]
+        return self.padded_chances(volume[None, None])[0]
+
+    def padded_chances(self, inputs: Tensor) -> Tensor:
+        """`chances` of inputs of any size: zeros lie around them, as in training, while the poolings halve them."""
+        sizes = inputs.shape[-self.dims :]
+        missing = [-size % self.multiple for size in sizes]
+        before = [count // 2 for count in missing]
+        around = [(start, count - start) for start, count in zip(before, missing, strict=True)]
+        found = self.chances(functional.pad(inputs, [n for pair in reversed(around) for n in pair]))
+        return found[(..., *(slice(start, start + size) for start, size in zip(before, sizes, strict=True)))]
 
     def chances(self, inputs: Tensor) -> Tensor:
         """Probabilities [N, 3, *S] of what the network scores; the background's odds times the setting `background`."""
         return (self.network(inputs) + self.odds.view(-1, *[1] * self.dims)).softmax(dim=1)
-
-    def pad(self, inputs: Tensor) -> Tensor:
-        """Zeros at the far end of each of the last `dims` axes, up to what the poolings can halve."""
-        sizes = inputs.shape[-self.dims :]
-        return functional.pad(inputs, [n for size in reversed(sizes) for n in (0, -size % self.multiple)])
 
 
 class AveragedSegmenter(nn.Module):
