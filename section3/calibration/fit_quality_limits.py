@@ -15,6 +15,9 @@ crops that are judged, and of the brain series of DICOM studies.
 A model is surer of the crops that it learned from than of new ones. With `--folds`, the model's cross-validation (the
 folder of section 2's run; those of all runs that an ensemble averages), each crop is answered by the fold that held its
 person out. Without it, limits are tighter than they should be and the rates too good.
+
+No crop of the set shows a hippocampus as small as many patients'. With `--shrunken`, the folder that section 2's
+known_atrophy.py --save left, refusal begins where these crops end too; doubt begins where it would without them.
 """
 
 from __future__ import annotations
@@ -76,6 +79,14 @@ class Crop:
     volume: np.ndarray
 
 
+@dataclass(frozen=True)
+class Judged:
+    """A crop, and what `measure_output` says of the model's answer."""
+
+    crop: Crop
+    output: dict[str, float]
+
+
 def read_crops(folder: Path) -> list[Crop]:
     """All NIfTI images of a folder. Files 2k-1 and 2k show one person. Raises ValueError where there are none."""
     import nibabel as nib  # here, as the clinical host has none
@@ -111,20 +122,23 @@ def held_out(runs: Sequence[Path], crops: Sequence[Crop], load: Callable[[Path],
 
 
 def fit_limits(
-    volumes: Sequence[np.ndarray], outputs: Sequence[dict[str, float]], model_sha256: str, answered: str = ""
+    crops: Sequence[Judged], model_sha256: str, answered: str = "", shrunken: Sequence[Judged] = ()
 ) -> Limits:
-    """Limits from raw volumes [X, Y, Z] and, in the same order, what `measure_output` says of the model's answers.
+    """Limits from crops as they are and, for what is refused, from those whose hippocampus was made smaller.
 
     answered: by whom, in words, where not by the model itself.
     """
-    template = mean_crop(volumes)
-    inputs = [measure_size(volume) | measure_image(volume, template) for volume in volumes]
+    template = mean_crop([one.crop.volume for one in crops])
+    usual, smaller = (
+        [measure_size(one.crop.volume) | measure_image(one.crop.volume, template) | one.output for one in judged]
+        for judged in (crops, shrunken)
+    )
     ranges = {
-        measure.name: fit_range(measure, [values[measure.name] for values in rows])
-        for measures, rows in ((INPUT_MEASURES, inputs), (OUTPUT_MEASURES, outputs))
-        for measure in measures
+        measure.name: fit_range(measure, *([values[measure.name] for values in rows] for rows in (usual, smaller)))
+        for measure in (*INPUT_MEASURES, *OUTPUT_MEASURES)
     }
-    return Limits(ranges, template, model_sha256, fitted_on=f"{len(volumes)} crops{answered}")
+    also = f", and {len(shrunken)} whose hippocampus was made smaller" if shrunken else ""
+    return Limits(ranges, template, model_sha256, fitted_on=f"{len(crops)} crops{also}{answered}")
 
 
 def mean_crop(volumes: Sequence[np.ndarray]) -> np.ndarray:
@@ -134,26 +148,42 @@ def mean_crop(volumes: Sequence[np.ndarray]) -> np.ndarray:
     return (mean - mean.mean()) / mean.std()
 
 
-def fit_range(measure: Measure, values: Sequence[float]) -> Range:
-    """The limits of one measure, by the crops in which it could be measured. Raises ValueError where there are none."""
+def fit_range(measure: Measure, values: Sequence[float], smaller: Sequence[float] = ()) -> Range:
+    """The limits of one measure, by the crops in which it could be measured. Raises ValueError where there are none.
+
+    smaller: of crops whose hippocampus was made smaller. What is usual among these is doubted, but not refused.
+    """
     factors = measure.name in LOGARITHMIC
-    usable = np.array([value for value in values if np.isfinite(value) and (value > 0 or not factors)])
+    usable = _usable(values, factors)
     if not usable.size:
         raise ValueError(f"in none of the crops does the model find what {measure.name} needs: is it the right model?")
-    low, high = np.quantile(np.log(usable) if factors else usable, QUANTILES)
+    low, high = np.quantile(usable, QUANTILES)
     distance = max(high - low, LEAST_DISTANCE.get(measure.name, 0))
 
-    def widened(share: float) -> tuple[float | None, float | None]:
-        ends = np.array([low - share * distance, high + share * distance])
-        first, last = (float(f"{end:.4g}") for end in (np.exp(ends) if factors else ends))
+    def ends(first: float, last: float) -> tuple[float | None, float | None]:
+        first, last = (float(f"{np.exp(end) if factors else end:.4g}") for end in (first, last))
         return (first if measure.too_low else None, last if measure.too_high else None)
 
     source = f"{QUANTILES[0]:.0%} to {QUANTILES[1]:.0%} of {len(usable)} crops, widened by {FAIL_MARGIN:.0%} each way"
-    warn, fail = widened(WARN_MARGIN), widened(FAIL_MARGIN)
+    warn = ends(low - WARN_MARGIN * distance, high + WARN_MARGIN * distance)
+    widest = np.array([low - FAIL_MARGIN * distance, high + FAIL_MARGIN * distance])
+    small = _usable(smaller, factors)
+    if small.size:
+        first, last = np.quantile(small, QUANTILES)
+        if first < widest[0] or last > widest[1]:
+            source += f", and of {len(small)} whose hippocampus was made smaller"
+        widest = np.array([min(widest[0], first), max(widest[1], last)])
+    fail = ends(*widest)
     if measure.name in FAIL_BELOW:
         least, source = FAIL_BELOW[measure.name]
         warn, fail = (max(warn[0], least), warn[1]), (least, fail[1])
     return Range(warn, fail, source)
+
+
+def _usable(values: Sequence[float], factors: bool) -> np.ndarray:
+    """Those that could be measured; their logarithms where margins are factors."""
+    usable = np.array([value for value in values if np.isfinite(value) and (value > 0 or not factors)])
+    return np.log(usable) if factors else usable
 
 
 # --- evaluation -------------------------------------------------------------------------------------------------------
@@ -193,21 +223,23 @@ def judge(volume: np.ndarray, segment: Segment, limits: Limits) -> tuple[list[Ch
 
 
 def limits_of_other_half(
-    crops: Sequence[Crop], outputs: Sequence[dict[str, float]], model_sha256: str
+    crops: Sequence[Judged], model_sha256: str, shrunken: Sequence[Judged] = ()
 ) -> Callable[[Crop], Limits]:
     """For each crop the limits fitted on the half of the persons that its person does not belong to."""
-    side = {person: number % 2 for number, person in enumerate(sorted({crop.person for crop in crops}))}
+    persons = sorted({one.crop.person for one in crops})
+    side = {person: number % 2 for number, person in enumerate(persons)}
     limits = []
     for half in (0, 1):
-        pairs = zip(crops, outputs, strict=True)
-        others = [(crop.volume, output) for crop, output in pairs if side[crop.person] != half]
-        limits.append(fit_limits(*zip(*others, strict=True), model_sha256))
+        usual, smaller = ([one for one in both if side[one.crop.person] != half] for both in (crops, shrunken))
+        limits.append(fit_limits(usual, model_sha256, shrunken=smaller))
     return lambda crop: limits[side[crop.person]]
 
 
-def tally_crops(crops: Sequence[Crop], segment_of: SegmentOf, limits_of: Callable[[Crop], Limits]) -> Tally:
-    """Judge crops as they are."""
-    tally = Tally("as they are")
+def tally_crops(
+    crops: Sequence[Crop], segment_of: SegmentOf, limits_of: Callable[[Crop], Limits], kind: str = "as they are"
+) -> Tally:
+    """Judge crops that should get a number."""
+    tally = Tally(kind)
     for crop in tqdm(crops, desc="judging", unit="crop", disable=None):
         tally.add(*judge(crop.volume, segment_of(crop), limits_of(crop)))
     return tally
@@ -267,6 +299,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--images", type=Path, default=DEFAULT_IMAGES, metavar="DIR", help="default: %(default)s")
     result.add_argument("--model-path", type=Path, default=DEFAULT_MODEL, metavar="FILE", help="default: %(default)s")
     result.add_argument("--folds", type=Path, nargs="+", metavar="RUN", help="cross-validations of the model")
+    result.add_argument("--shrunken", type=Path, metavar="DIR", help="of section 2's known_atrophy.py --save")
     result.add_argument("--evaluate", action="store_true", help="count the errors of limits fitted on half the persons")
     result.add_argument("--every", type=int, default=4, metavar="N", help="nonsense of every Nth crop (%(default)s)")
     result.add_argument("--studies", type=Path, default=_default_studies(), metavar="DIR", help="for brain series")
@@ -289,16 +322,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
         crops = read_crops(args.images)
+        kinds = {kind.name: read_crops(kind) for kind in sorted(args.shrunken.iterdir())} if args.shrunken else {}
         agent = _load(args.model_path)
         segment, model = agent.single_volume_inference, agent.identity["sha256"]
         segment_of = held_out(args.folds, crops, _load_segment) if args.folds else lambda crop: segment
-        progress = tqdm(crops, desc="segmenting", unit="crop", disable=None)
-        outputs = [measure_output(segment_of(crop)(crop.volume)) for crop in progress]
-        answered = ", answered by models that had not seen them" if args.folds else ""
-        limits = fit_limits([crop.volume for crop in crops], outputs, model, answered)
+
+        def judged(several: Sequence[Crop]) -> list[Judged]:
+            progress = tqdm(several, desc="segmenting", unit="crop", disable=None)
+            return [Judged(crop, measure_output(segment_of(crop)(crop.volume))) for crop in progress]
+
+        usual, shrunken = judged(crops), judged([crop for several in kinds.values() for crop in several])
+        limits = fit_limits(usual, model, ", answered by models that had not seen them" if args.folds else "", shrunken)
         if args.evaluate:
-            limits_of = limits_of_other_half(crops, outputs, model)
+            limits_of = limits_of_other_half(usual, model, shrunken)
             tallies = [tally_crops(crops, segment_of, limits_of)]
+            tallies += [tally_crops(several, segment_of, limits_of, kind) for kind, several in kinds.items()]
             tallies += tally_nonsense(crops[:: args.every], segment_of, limits_of)
             if args.studies.is_dir():
                 tallies += tally_brains(read_brains(args.studies), segment, limits)

@@ -17,7 +17,7 @@ import pytest
 from scipy import ndimage
 
 from archive.sending import Patience
-from fit_quality_limits import fit_limits
+from fit_quality_limits import Crop, Judged, fit_limits
 from makers import CARD, make_blocks, make_enhanced, save_threshold_model
 from measuring.quality_limits import Limits
 from measuring.quality_measures import measure_output
@@ -189,8 +189,9 @@ def phantom() -> Phantom:
 @pytest.fixture(scope="session")
 def limits(phantoms, good_answer) -> Limits:
     """Limits of a model of the digest 000... that answers as `good_answer` does, so that they depend on none."""
-    outputs = [measure_output(good_answer(one.labels)) for one in phantoms]
-    return fit_limits([one.image for one in phantoms], outputs, "0" * 64)
+    crops = [Crop(f"{n}", f"{n}", one.image) for n, one in enumerate(phantoms)]
+    answers = [measure_output(good_answer(one.labels)) for one in phantoms]
+    return fit_limits([Judged(*pair) for pair in zip(crops, answers, strict=True)], "0" * 64)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 from common.verdicts import FAIL, PASS
 from fit_quality_limits import (
     Crop,
+    Judged,
     Segment,
     Tally,
     as_table,
@@ -66,10 +67,21 @@ def test_limits_are_quantiles_widened():
     assert one.fail == (None, pytest.approx(np.exp(0.99 + 0.5 * 0.98), rel=1e-3))
 
 
+def test_what_is_usual_of_smaller_ones_is_doubted_and_not_refused():
+    measure = Measure("total", "The volume", too_low="small", too_high="large")
+    usual, smaller = np.linspace(2400, 4600, 101), np.linspace(1000, 3000, 201)
+    alone, both = fit_range(measure, usual), fit_range(measure, usual, smaller)
+    assert both.warn == alone.warn
+    assert both.fail == (pytest.approx(1020, rel=1e-3), alone.fail[1])
+    assert "201 whose hippocampus was made smaller" in both.source
+    inside = fit_range(measure, usual, np.linspace(2300, 4600, 101))
+    assert (inside.fail, inside.source) == (alone.fail, alone.source)
+
+
 def test_nobody_is_judged_by_limits_fitted_on_that_person(phantoms, good_answer):
     crops = [Crop(f"{n}", person, one.image) for n, (person, one) in enumerate(zip("aabbbc", phantoms, strict=False))]
-    outputs = [measure_output(good_answer(one.labels)) for one in phantoms[: len(crops)]]
-    limits_of = limits_of_other_half(crops, outputs, "0" * 64)
+    judged = [Judged(crop, measure_output(good_answer(one.labels))) for crop, one in zip(crops, phantoms, strict=False)]
+    limits_of = limits_of_other_half(judged, "0" * 64)
     of_b, of_others = limits_of(crops[2]), limits_of(crops[0])
     assert [limits_of(crop) is of_b for crop in crops] == [False, False, True, True, True, False]
     for limits, fitted_on in ((of_b, (0, 1, 5)), (of_others, (2, 3, 4))):
@@ -105,6 +117,11 @@ def test_the_program_fits_and_evaluates(tmp_path, capsys):
     assert Limits.load(tmp_path).fitted_on == "4 crops"
     assert main([*options, "--evaluate", "--every", "4"]) == 0
     assert "mirrored in x" in capsys.readouterr().out
+    shutil.copytree(tmp_path / "set" / "images", tmp_path / "shrunken" / "kept_0.5")
+    assert main([*options, "--shrunken", str(tmp_path / "shrunken")]) == 0
+    assert Limits.load(tmp_path).fitted_on == "4 crops, and 4 whose hippocampus was made smaller"
+    assert main([*options, "--shrunken", str(tmp_path / "shrunken"), "--evaluate", "--every", "4"]) == 0
+    assert "kept_0.5" in capsys.readouterr().out
 
 
 def test_the_program_says_where_images_are_missing(tmp_path, capsys):
