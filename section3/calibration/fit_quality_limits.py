@@ -42,6 +42,7 @@ import numpy as np
 from tqdm import tqdm
 
 from common.refusal import Stop
+from common.shipped import DEFAULT_MODEL
 from common.verdicts import FAIL, PASS, WARN, Check, worst
 from measuring.quality import assess_input, assess_output
 from measuring.quality_catalogue import INPUT_MEASURES, OUTPUT_MEASURES, Measure
@@ -49,7 +50,6 @@ from measuring.quality_limits import Limits, Range
 from measuring.quality_measures import around_centre, measure_image, measure_output, measure_size, normalise
 from measuring.unet_inference_agent import UNetInferenceAgent
 from nonsense import NONSENSE, random_crops, read_brains, squeezed
-from study.setup import DEFAULT_MODEL
 
 SECTION = Path(__file__).resolve().parents[1]
 DEFAULT_IMAGES = SECTION.parent / "section1" / "out" / "images"

@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 import clinic_environment  # noqa: F401  before anything that may be missing
 from common.refusal import Stop
+from common.shipped import DEFAULT_LOCALISER, DEFAULT_MODEL
 from common.stopwatch import Stopwatch
 from common.verdicts import failed, not_passed
 from common.volume import Grid, Volume
@@ -30,8 +31,6 @@ from measuring.hippocrop import CROP, LEFT, RIGHT, SIDES, Localiser, crop_grid
 from measuring.measure_head import MeasuredHead, cut, measure_head
 from measuring.unet_inference_agent import UNetInferenceAgent
 from reading.nifti_head import SUFFIXES, read_head
-from study.head_study import DEFAULT_LOCALISER
-from study.setup import DEFAULT_MODEL
 
 LABELS_ENDING = "_labels.nii.gz"
 LABEL_OF = {LEFT: 48, RIGHT: 47}

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import clinic_environment  # noqa: F401  before anything that may be missing
 from common.refusal import Stop
-from common.start import limit_memory
+from common.start import limit_memory, positive
 from node.ai_node import LEASE, AiNode, Settings
 from node.engines import Engine, local_engine
 from node.incoming import Incoming
@@ -36,7 +36,6 @@ from options import (
     check_certificates,
     counter,
     destinations,
-    positive,
     setup_files,
 )
 from study.process_study import DEFAULT_OUTPUT

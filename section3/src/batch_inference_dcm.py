@@ -16,6 +16,7 @@ from pathlib import Path
 
 import clinic_environment  # noqa: F401  before anything that may be missing
 from common.refusal import Failure, Refusal, Stop
+from common.start import positive
 from node.batch import BatchProcessingStats, find_hippocrop_studies, run_batch_inference
 from node.dask_engine import dask_engine
 from node.engines import LOCAL_ENGINES, local_engine
@@ -24,7 +25,6 @@ from options import (
     DEADLINE,
     add_common_options,
     check_certificates,
-    positive,
     require_archive,
     sender,
     setup_files,

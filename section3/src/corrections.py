@@ -25,13 +25,14 @@ import clinic_environment  # noqa: F401  before anything that may be missing
 from archive.dicomweb import DicomWebArchive
 from archive.tls import TlsFiles
 from common.refusal import Failure, Refusal, Stop
+from common.shipped import DEFAULT_LOCALISER, DEFAULT_MODEL
 from common.whole_files import write_bytes, write_text
 from measuring.hippocrop import Localiser
 from measuring.unet_inference_agent import UNetInferenceAgent
 from options import DEFAULT_HEAD_RULES, dicomweb_url, uid
 from reading.series_rules import load_rules
 from study.process_study import DEFAULT_OUTPUT
-from study.setup import DEFAULT_LOCALISER, DEFAULT_MODEL, SetupFiles
+from study.setup import SetupFiles
 from viewer.archive_images import image_of_series, pull_corrections
 from viewer.correction_results import CORRECTED, send_correction
 from viewer.image_store import ImageStore, NoSuchThing

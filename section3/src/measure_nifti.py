@@ -24,11 +24,9 @@ from pathlib import Path
 
 import clinic_environment  # noqa: F401  before anything that may be missing
 from common.refusal import SUCCESS, Failure, Stop
-from common.start import limit_memory
+from common.start import positive, start_program
 from common.whole_files import write_text
-from node.batch import failure_of
-from node.engines import local_engine
-from options import positive
+from node.engines import failure_of, local_engine
 from reading.nifti_head import SUFFIXES
 from study.head_study import MASKS, VOLUMES, HeadTask, measure_image
 
@@ -167,5 +165,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    limit_memory()
+    start_program()
     sys.exit(main())

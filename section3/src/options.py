@@ -13,10 +13,11 @@ from archive.dicomweb import DicomWebArchive, parse_url
 from archive.dimse import DimseArchive
 from archive.sending import Archive, ArchiveError, Patience, send_to_archive
 from archive.tls import TlsFiles
+from common.shipped import DEFAULT_MODEL
 from reading.dicom_series import UID_TEXT
 from reading.series_rules import DEFAULT_HEAD_RULES, DEFAULT_RULES, load_rules
 from study.process_study import Send
-from study.setup import DEFAULT_MODEL, SetupFiles
+from study.setup import SetupFiles
 
 ONE_ATTEMPT = Patience(pauses=())
 COUNT_SECONDS = 10
@@ -150,13 +151,6 @@ def require_archive(parser: argparse.ArgumentParser, args: argparse.Namespace) -
     """Usage: who requires that results are sent says where to. Ends the program."""
     if args.require_sent and not (args.send_to_orthanc or args.dicomweb):
         parser.error("--require-sent needs --send-to-orthanc or --dicomweb")
-
-
-def positive(text: str) -> int:
-    """A whole number above 0, of an option. Raises ArgumentTypeError."""
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text} is no whole number above 0")
-    return int(text)
 
 
 def dicomweb_url(text: str) -> str:

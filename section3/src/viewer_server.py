@@ -24,11 +24,12 @@ import clinic_environment  # noqa: F401  before anything that may be missing
 from archive.dicomweb import DicomWebArchive
 from archive.tls import TlsFiles
 from common.refusal import Stop
-from common.start import give_memory_back
-from options import DEFAULT_HEAD_RULES, DEFAULT_RULES, dicomweb_url, positive
+from common.shipped import DEFAULT_MODEL
+from common.start import give_memory_back, positive
+from options import DEFAULT_HEAD_RULES, DEFAULT_RULES, dicomweb_url
 from reading.series_rules import load_rules
 from study.process_study import DEFAULT_OUTPUT
-from study.setup import DEFAULT_MODEL, SetupFiles
+from study.setup import SetupFiles
 from viewer.access import LOOPBACK, is_key
 from viewer.image_store import ImageStore
 from viewer.learning import Learning

@@ -1,5 +1,6 @@
-"""How a process begins that measures: the program for one study, and each worker of a batch."""
+"""How a program that measures begins, and each of its workers: how many, and within which limits."""
 
+import argparse
 import ctypes
 import gc
 import resource
@@ -33,3 +34,10 @@ def start_program() -> None:
     """
     limit_memory()
     gc.disable()
+
+
+def positive(text: str) -> int:
+    """A whole number above 0, of an option. Raises ArgumentTypeError."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text} is no whole number above 0")
+    return int(text)

@@ -15,9 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.send_outcome import SendOutcome
-from node.batch import failure_of
 from node.claimed_study import LOST, ClaimedStudy, outputs_to_send, warm_up, work_on_claim
-from node.engines import Engine
+from node.engines import Engine, failure_of
 from node.incoming import UNIDENTIFIED, Incoming
 from node.modules import Module
 from node.study_queue import (

@@ -11,11 +11,11 @@ from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
 
-from common.refusal import FAILED, REFUSED, SUCCESS, Failure, Stop
+from common.refusal import FAILED, REFUSED, SUCCESS, Stop
 from common.structures import SIDES, STRUCTURES, WHOLE
 from common.verdicts import PASS
 from common.whole_files import write_json, write_text
-from node.engines import Engine, SerialExecutor
+from node.engines import Engine, SerialExecutor, failure_of
 from node.study_worker import StudyTask, study_uids_of, work_on
 from study.output_folder import write_result
 from study.study_result import StudyResult
@@ -200,14 +200,3 @@ def _outcome(task: StudyTask, future: Future) -> tuple[StudyResult, bool]:
     except Exception as error:  # noqa: BLE001  engines differ in what they raise, and one study must not stop the others
         result = StudyResult(study_instance_uid=task.study_uid or None).stopped(failure_of(error))
     return write_result(result, task.output_dir), False
-
-
-def failure_of(error: Exception) -> Stop:
-    """What an engine raises where a call has no answer, in our own words."""
-    if isinstance(error, Stop):
-        return error
-    if isinstance(error, TimeoutError):
-        return Failure("timed-out", f"the work was {error}")
-    return Failure(
-        "worker-died", f"the process that did the work was killed ({type(error).__name__}); is memory short?"
-    )

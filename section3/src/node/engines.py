@@ -21,6 +21,7 @@ from multiprocessing.connection import Connection
 from queue import LifoQueue
 from typing import Any
 
+from common.refusal import Failure, Stop
 from common.start import limit_memory
 
 LOCAL_ENGINES = ("processes", "threads", "serial")
@@ -51,6 +52,17 @@ class Engine:
                 yield from _finished(running)
         while running:
             yield from _finished(running)
+
+
+def failure_of(error: Exception) -> Stop:
+    """What an engine raises where a call has no answer, in our own words."""
+    if isinstance(error, Stop):
+        return error
+    if isinstance(error, TimeoutError):
+        return Failure("timed-out", f"the work was {error}")
+    return Failure(
+        "worker-died", f"the process that did the work was killed ({type(error).__name__}); is memory short?"
+    )
 
 
 def _finished(running: dict[Future, Any]) -> Iterator[tuple[Any, Future]]:

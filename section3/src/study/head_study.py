@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 
 from common.refusal import REFUSED, SUCCESS, Failure, Stop
+from common.shipped import DEFAULT_LOCALISER, DEFAULT_MODEL, HEAD_REVISION
 from common.stopwatch import Stopwatch
 from common.structures import SIDES, STRUCTURES
 from common.verdicts import worst
@@ -23,7 +24,6 @@ from measuring.measurement import Measurement
 from measuring.unet_inference_agent import UNetInferenceAgent
 from pages.head_page import create_head_page
 from reading.nifti_head import HeadImage, read_head
-from study.setup import DEFAULT_LOCALISER, DEFAULT_MODEL, HEAD_REVISION
 
 MASKS, PAGE, RECORD = "_hippocampus.nii.gz", ".png", ".json"
 VOLUMES = tuple(f"{side}_{one.key}_mm3" for side in SIDES for one in STRUCTURES)

@@ -6,15 +6,12 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.shipped import DEFAULT_LOCALISER, HEAD_REVISION
 from measuring.hippocrop import Localiser
 from measuring.quality_limits import Limits
 from measuring.unet_inference_agent import UNetInferenceAgent
 from objects.provenance import REVISION
 from reading.series_rules import Condition, rules_sha256
-
-DEFAULT_MODEL = Path(__file__).resolve().parents[2] / "model" / "model.onnx"
-DEFAULT_LOCALISER = DEFAULT_MODEL.with_name("localiser.onnx")
-HEAD_REVISION = 3  # raised when the same head and models give another result
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import geometry
+from common.shipped import DEFAULT_MODEL
 from geometry import ScanGrid
 from phantom import make_phantom, save_nifti
-from study.setup import DEFAULT_MODEL
 
 pytestmark = pytest.mark.slow
 

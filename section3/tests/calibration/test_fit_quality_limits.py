@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from common.shipped import DEFAULT_MODEL
 from common.verdicts import FAIL, PASS
 from fit_quality_limits import (
     Crop,
@@ -37,7 +38,6 @@ from phantom import make_phantom, make_training_set
 from reading.dicom_series import list_files, read_study
 from reading.dicom_volume import load_dicom_volume_as_numpy_from_list
 from reading.series_rules import consider_series, get_series_for_inference, load_rules
-from study.setup import DEFAULT_MODEL
 
 pytestmark = pytest.mark.slow
 

@@ -9,13 +9,12 @@ from scipy.ndimage import affine_transform, zoom
 from scipy.spatial.transform import Rotation
 
 from common.refusal import Failure, Refusal
+from common.shipped import DEFAULT_LOCALISER, DEFAULT_MODEL
 from common.stopwatch import Stopwatch
 from common.volume import Grid, Volume
 from measuring.hippocrop import CROP, LEFT, RIGHT, SIDES, Localiser, box_around, crop_grid
 from measuring.measure_head import measure_head
 from measuring.unet_inference_agent import UNetInferenceAgent
-from study.head_study import DEFAULT_LOCALISER
-from study.setup import DEFAULT_MODEL
 
 DEMO = Path(__file__).resolve().parents[3] / "data" / "demo_head.nii.gz"
 # As data/make_demo_head.py tells them, of the label map that the head was painted from.

@@ -13,6 +13,7 @@ import pytest
 from scipy import ndimage
 
 from common.refusal import Failure
+from common.shipped import DEFAULT_MODEL
 from common.verdicts import FAIL, PASS, WARN, Check, worst
 from measuring import quality
 from measuring.quality import assess_input, assess_output, assess_spacing
@@ -20,7 +21,6 @@ from measuring.quality_catalogue import INPUT_MEASURES, OUTPUT_MEASURES
 from measuring.quality_limits import LIMITS_FILE, TEMPLATE_FILE, TEMPLATE_SCALE, Limits, Range
 from measuring.quality_measures import enlarged
 from phantom import make_phantom
-from study.setup import DEFAULT_MODEL
 
 SOURCE = Path(quality.__file__).parents[1]
 MODEL = "0" * 64  # what the limits were fitted on

@@ -10,9 +10,9 @@ import onnx
 import pytest
 
 from common.refusal import Failure
+from common.shipped import DEFAULT_MODEL
 from measuring import unet_inference_agent
 from measuring.unet_inference_agent import UNetInferenceAgent
-from study.setup import DEFAULT_MODEL
 
 SOURCE = Path(unet_inference_agent.__file__).parents[1]
 # The volume is never written, so that it takes no memory but addresses, of which no more than a little are left for the

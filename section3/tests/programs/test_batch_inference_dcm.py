@@ -17,11 +17,11 @@ import pytest
 
 import batch_inference_dcm
 from batch_inference_dcm import main
+from common.shipped import DEFAULT_MODEL
 from measuring.quality_limits import LIMITS_FILE, Limits, Range
 from node.engines import LOCAL_ENGINES
 from reading.dicom_series import list_files
 from reading.series_rules import DEFAULT_RULES
-from study.setup import DEFAULT_MODEL
 
 pytestmark = pytest.mark.slow
 

@@ -12,8 +12,8 @@ import pytest
 
 import inference_dcm
 import predict
+from common.shipped import DEFAULT_MODEL
 from phantom import make_phantom, write_series
-from study.setup import DEFAULT_MODEL
 
 pytestmark = pytest.mark.slow
 

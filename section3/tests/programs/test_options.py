@@ -13,9 +13,10 @@ from archive.dimse import DimseArchive
 from archive.sending import Patience, send_to_archive
 from archive.tls import TlsFiles
 from common.refusal import Failure
-from options import add_common_options, archive_at, destinations, positive, sender, setup_files
+from common.shipped import DEFAULT_MODEL
+from common.start import positive
+from options import add_common_options, archive_at, destinations, sender, setup_files
 from reading.series_rules import load_rules
-from study.setup import DEFAULT_MODEL
 
 
 def parse(*arguments: str):

@@ -9,6 +9,7 @@ import pydicom
 import pytest
 
 from common.output_files import MEASUREMENTS, OUTPUTS, PAGE, SEGMENTATION
+from common.shipped import DEFAULT_MODEL
 from common.stopwatch import Stopwatch
 from common.structures import LEFT, RIGHT
 from common.volume import Grid, Volume
@@ -17,7 +18,7 @@ from objects.verify_objects import decode_measurements, decode_segmentation
 from phantom import StudyHeader, write_series
 from reading.dicom_series import list_files
 from reading.series_rules import DEFAULT_HEAD_RULES, load_rules
-from study.setup import DEFAULT_MODEL, Setup, SetupFiles
+from study.setup import Setup, SetupFiles
 
 pytestmark = pytest.mark.slow
 

@@ -13,6 +13,7 @@ import pytest
 from common.output_files import OUTPUTS
 from common.refusal import CODES, Failure
 from common.send_outcome import SendOutcome
+from common.shipped import DEFAULT_MODEL
 from measuring.quality_limits import Limits
 from objects.verify_objects import VerificationError
 from phantom import StudyHeader, write_series
@@ -23,7 +24,6 @@ from study.process_study import (
     record_stop,
     validate_study_directory,
 )
-from study.setup import DEFAULT_MODEL
 from study.study_outputs import write_outputs
 
 pytestmark = pytest.mark.slow

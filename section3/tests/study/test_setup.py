@@ -9,9 +9,10 @@ import shutil
 import pytest
 
 from common.refusal import Failure
+from common.shipped import DEFAULT_MODEL
 from measuring.quality_limits import LIMITS_FILE, TEMPLATE_FILE
 from reading.series_rules import load_rules
-from study.setup import DEFAULT_MODEL, SetupFiles
+from study.setup import SetupFiles
 
 
 @pytest.fixture

@@ -14,11 +14,11 @@ from scipy import ndimage
 
 import corrections
 from common.refusal import Refusal
+from common.shipped import DEFAULT_LOCALISER
 from measuring.hippocrop import Localiser
 from measuring.unet_inference_agent import onnxruntime
 from phantom import make_phantom
 from servers import wait_until
-from study.setup import DEFAULT_LOCALISER
 from viewer import learning
 from viewer.image_store import FINAL, ImageStore
 from viewer.images import as_nifti, read_image
