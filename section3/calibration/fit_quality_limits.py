@@ -16,21 +16,19 @@ A model is surer of the crops that it learned from than of new ones. With `--fol
 folder of section 2's run; those of all runs that an ensemble averages), each crop is answered by the fold that held its
 person out. Without it, limits are tighter than they should be and the rates too good.
 
-No crop of the set shows a hippocampus as small as many patients'. With `--shrunken`, the folder that section 2's
-known_atrophy.py --save left, refusal begins where these crops end too; doubt begins where it would without them.
+No crop of the set shows a hippocampus as small as many patients', and all are of one centre. With `--shrunken`, the
+folder that section 2's known_atrophy.py --save left, and with `--heads`, a folder of folders of T1-weighted heads that
+other scanners took, refusal begins where these crops end too; doubt begins where it would without them. Evaluation
+judges the heads of a folder by limits fitted without them.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import re
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
@@ -42,14 +40,16 @@ import numpy as np
 from tqdm import tqdm
 
 from common.refusal import Stop
-from common.shipped import DEFAULT_MODEL
-from common.verdicts import FAIL, PASS, WARN, Check, worst
-from measuring.quality import assess_input, assess_output
+from common.shipped import DEFAULT_LOCALISER, DEFAULT_MODEL
+from crops import Crop, Judged, Segment, SegmentOf, held_out, read_crops
+from crops_of_heads import crops_of_heads
+from measuring.hippocrop import Localiser
 from measuring.quality_catalogue import INPUT_MEASURES, OUTPUT_MEASURES, Measure
 from measuring.quality_limits import Limits, Range
 from measuring.quality_measures import around_centre, measure_image, measure_output, measure_size, normalise
 from measuring.unet_inference_agent import UNetInferenceAgent
-from nonsense import NONSENSE, random_crops, read_brains, squeezed
+from nonsense import read_brains
+from tallies import as_table, tally_brains, tally_crops, tally_nonsense
 
 SECTION = Path(__file__).resolve().parents[1]
 DEFAULT_IMAGES = SECTION.parent / "section1" / "out" / "images"
@@ -66,78 +66,33 @@ FAIL_BELOW = {
     "orientation": (0.0, "by its meaning: below 0 a mirror image fits better"),
 }
 
-Segment = Callable[[np.ndarray], np.ndarray]  # a raw volume [X, Y, Z] -> probabilities [3, X, Y, Z]
-SegmentOf = Callable[["Crop"], Segment]  # which model may be asked about a crop and what is made of it
-
-
-@dataclass(frozen=True)
-class Crop:
-    """A curated image: raw volume [X, Y, Z] in RAS at 1 mm."""
-
-    name: str
-    person: str
-    volume: np.ndarray
-
-
-@dataclass(frozen=True)
-class Judged:
-    """A crop, and what `measure_output` says of the model's answer."""
-
-    crop: Crop
-    output: dict[str, float]
-
-
-def read_crops(folder: Path) -> list[Crop]:
-    """All NIfTI images of a folder. Files 2k-1 and 2k show one person. Raises ValueError where there are none."""
-    import nibabel as nib  # here, as the clinical host has none
-
-    crops = []
-    for path in tqdm(sorted(folder.glob("[!.]*.nii*")), desc="reading", unit="crop", disable=None):
-        number = re.search(r"(\d+)\.nii", path.name)
-        volume = np.asanyarray(nib.as_closest_canonical(nib.load(path)).dataobj).astype(np.float32)
-        crops.append(Crop(path.name, str((int(number[1]) + 1) // 2) if number else path.name, volume))
-    if not crops:
-        raise ValueError(f"{folder} holds no NIfTI image; expected what section1/curation.py kept: see --images")
-    return crops
-
-
-def held_out(runs: Sequence[Path], crops: Sequence[Crop], load: Callable[[Path], Segment]) -> SegmentOf:
-    """For each crop, the mean answer of the folds, one of each run, that held it out; `load` opens their models.
-
-    Raises ValueError where a run has none that did.
-    """
-    folds = {crop.name: [] for crop in crops}
-    for run in runs:
-        for path in sorted(run.glob("fold_*/model.onnx")):
-            segment = load(path)
-            for name in json.loads((path.parent / "split.json").read_text())["test"]:
-                folds.get(name, []).append(segment)
-    for name, segments in folds.items():
-        if len(segments) != len(runs):
-            raise ValueError(f"{len(segments)} folds of {len(runs)} runs held {name} out; expected one fold of each")
-    return lambda crop: lambda volume: np.mean([segment(volume) for segment in folds[crop.name]], axis=0)
-
+# Crops that should get a number beside those of the set, in the words of the limits' source.
+SHRUNKEN, OTHER_SCANNERS = "whose hippocampus was made smaller", "of other scanners"
+Others = Mapping[str, Sequence[Judged]]  # by one of these
 
 # --- fitting ----------------------------------------------------------------------------------------------------------
 
 
-def fit_limits(
-    crops: Sequence[Judged], model_sha256: str, answered: str = "", shrunken: Sequence[Judged] = ()
-) -> Limits:
-    """Limits from crops as they are and, for what is refused, from those whose hippocampus was made smaller.
+def fit_limits(crops: Sequence[Judged], model_sha256: str, answered: str = "", others: Others | None = None) -> Limits:
+    """Limits from the crops of the set and, for what is refused, from others too.
 
     answered: by whom, in words, where not by the model itself.
     """
     template = mean_crop([one.crop.volume for one in crops])
-    usual, smaller = (
-        [measure_size(one.crop.volume) | measure_image(one.crop.volume, template) | one.output for one in judged]
-        for judged in (crops, shrunken)
-    )
+
+    def measured(judged: Sequence[Judged]) -> list[dict[str, float]]:
+        return [measure_size(one.crop.volume) | measure_image(one.crop.volume, template) | one.output for one in judged]
+
+    usual, rows = measured(crops), {kind: measured(judged) for kind, judged in (others or {}).items()}
     ranges = {
-        measure.name: fit_range(measure, *([values[measure.name] for values in rows] for rows in (usual, smaller)))
+        measure.name: fit_range(
+            measure,
+            [values[measure.name] for values in usual],
+            {kind: [values[measure.name] for values in several] for kind, several in rows.items()},
+        )
         for measure in (*INPUT_MEASURES, *OUTPUT_MEASURES)
     }
-    also = f", and {len(shrunken)} whose hippocampus was made smaller" if shrunken else ""
+    also = "".join(f", {len(several)} {kind}" for kind, several in rows.items())
     return Limits(ranges, template, model_sha256, fitted_on=f"{len(crops)} crops{also}{answered}")
 
 
@@ -148,10 +103,10 @@ def mean_crop(volumes: Sequence[np.ndarray]) -> np.ndarray:
     return (mean - mean.mean()) / mean.std()
 
 
-def fit_range(measure: Measure, values: Sequence[float], smaller: Sequence[float] = ()) -> Range:
+def fit_range(measure: Measure, values: Sequence[float], others: Mapping[str, Sequence[float]] | None = None) -> Range:
     """The limits of one measure, by the crops in which it could be measured. Raises ValueError where there are none.
 
-    smaller: of crops whose hippocampus was made smaller. What is usual among these is doubted, but not refused.
+    others: by their kind, of crops that are not of the set. What is usual among these is doubted, but not refused.
     """
     factors = measure.name in LOGARITHMIC
     usable = _usable(values, factors)
@@ -159,21 +114,21 @@ def fit_range(measure: Measure, values: Sequence[float], smaller: Sequence[float
         raise ValueError(f"in none of the crops does the model find what {measure.name} needs: is it the right model?")
     low, high = np.quantile(usable, QUANTILES)
     distance = max(high - low, LEAST_DISTANCE.get(measure.name, 0))
+    usual = (low - WARN_MARGIN * distance, high + WARN_MARGIN * distance)
+    widest = (low - FAIL_MARGIN * distance, high + FAIL_MARGIN * distance)
+    source = f"{QUANTILES[0]:.0%} to {QUANTILES[1]:.0%} of {len(usable)} crops, widened by {FAIL_MARGIN:.0%} each way"
+    for kind, several in (others or {}).items():
+        known = _usable(several, factors)
+        first, last = np.quantile(known, QUANTILES) if known.size else widest
+        if (measure.too_low and first < widest[0]) or (measure.too_high and last > widest[1]):
+            source += f", and of {len(known)} {kind}"
+        widest = (min(widest[0], first), max(widest[1], last))
 
-    def ends(first: float, last: float) -> tuple[float | None, float | None]:
-        first, last = (float(f"{np.exp(end) if factors else end:.4g}") for end in (first, last))
+    def limits(ends: tuple[float, float]) -> tuple[float | None, float | None]:
+        first, last = (float(f"{np.exp(end) if factors else end:.4g}") for end in ends)
         return (first if measure.too_low else None, last if measure.too_high else None)
 
-    source = f"{QUANTILES[0]:.0%} to {QUANTILES[1]:.0%} of {len(usable)} crops, widened by {FAIL_MARGIN:.0%} each way"
-    warn = ends(low - WARN_MARGIN * distance, high + WARN_MARGIN * distance)
-    widest = np.array([low - FAIL_MARGIN * distance, high + FAIL_MARGIN * distance])
-    small = _usable(smaller, factors)
-    if small.size:
-        first, last = np.quantile(small, QUANTILES)
-        if first < widest[0] or last > widest[1]:
-            source += f", and of {len(small)} whose hippocampus was made smaller"
-        widest = np.array([min(widest[0], first), max(widest[1], last)])
-    fail = ends(*widest)
+    warn, fail = limits(usual), limits(widest)
     if measure.name in FAIL_BELOW:
         least, source = FAIL_BELOW[measure.name]
         warn, fail = (max(warn[0], least), warn[1]), (least, fail[1])
@@ -186,109 +141,25 @@ def _usable(values: Sequence[float], factors: bool) -> np.ndarray:
     return np.log(usable) if factors else usable
 
 
-# --- evaluation -------------------------------------------------------------------------------------------------------
-
-BRAIN_CROPS = 10  # from each brain series
-
-
-@dataclass
-class Tally:
-    """How the checks judged the cases of one kind."""
-
-    kind: str
-    verdicts: Counter = field(default_factory=Counter)
-    before_model: int = 0  # failed by the input checks already
-    failed: Counter = field(default_factory=Counter)  # cases by check
-
-    def add(self, checks: list[Check], before_model: bool) -> None:
-        self.verdicts[worst(checks)] += 1
-        self.before_model += before_model
-        self.failed.update(check.name for check in checks if check.verdict == FAIL)
-
-    @property
-    def count(self) -> int:
-        return sum(self.verdicts.values())
-
-    def share(self, wanted: str) -> float:
-        """Of the cases, how many got this verdict."""
-        return self.verdicts[wanted] / self.count
-
-
-def judge(volume: np.ndarray, segment: Segment, limits: Limits) -> tuple[list[Check], bool]:
-    """The checks of one volume as the program makes them, and whether those before the model were enough to fail it."""
-    checks = assess_input(volume, limits)
-    if worst(checks) == FAIL:
-        return checks, True
-    return checks + assess_output(segment(volume), limits.model_sha256, limits), False
+# --- limits to be evaluated -------------------------------------------------------------------------------------------
 
 
 def limits_of_other_half(
-    crops: Sequence[Judged], model_sha256: str, shrunken: Sequence[Judged] = ()
+    crops: Sequence[Judged], model_sha256: str, shrunken: Sequence[Judged] = (), heads: Sequence[Judged] = ()
 ) -> Callable[[Crop], Limits]:
-    """For each crop the limits fitted on the half of the persons that its person does not belong to."""
+    """For each crop the limits fitted on the half of the persons that its person does not belong to, and on heads."""
     persons = sorted({one.crop.person for one in crops})
     side = {person: number % 2 for number, person in enumerate(persons)}
     limits = []
     for half in (0, 1):
         usual, smaller = ([one for one in both if side[one.crop.person] != half] for both in (crops, shrunken))
-        limits.append(fit_limits(usual, model_sha256, shrunken=smaller))
+        limits.append(fit_limits(usual, model_sha256, others=kinds(smaller, heads)))
     return lambda crop: limits[side[crop.person]]
 
 
-def tally_crops(
-    crops: Sequence[Crop], segment_of: SegmentOf, limits_of: Callable[[Crop], Limits], kind: str = "as they are"
-) -> Tally:
-    """Judge crops that should get a number."""
-    tally = Tally(kind)
-    for crop in tqdm(crops, desc="judging", unit="crop", disable=None):
-        tally.add(*judge(crop.volume, segment_of(crop), limits_of(crop)))
-    return tally
-
-
-def tally_nonsense(crops: Sequence[Crop], segment_of: SegmentOf, limits_of: Callable[[Crop], Limits]) -> list[Tally]:
-    """Judge every kind of nonsense that can be made of crops."""
-    tallies = []
-    for kind, change in tqdm(NONSENSE.items(), desc="nonsense", unit="kind", disable=None):
-        rng = np.random.default_rng(0)
-        tally = Tally(kind)
-        for crop in crops:
-            volume = np.ascontiguousarray(change(crop.volume, rng), dtype=np.float32)
-            tally.add(*judge(volume, segment_of(crop), limits_of(crop)))
-        tallies.append(tally)
-    return tallies
-
-
-def tally_brains(brains: dict[str, list[np.ndarray]], segment: Segment, limits: Limits) -> list[Tally]:
-    """Judge other anatomy, by the description of its series, and whole brains."""
-    tallies = []
-    for kind, volumes in _brain_cases(brains, limits.template.shape):
-        tally = Tally(kind)
-        for volume in volumes:
-            tally.add(*judge(volume, segment, limits))
-        tallies.append(tally)
-    return tallies
-
-
-def _brain_cases(
-    brains: dict[str, list[np.ndarray]], shape: tuple[int, ...]
-) -> Iterator[tuple[str, Iterator[np.ndarray]]]:
-    rng = np.random.default_rng(0)
-    for description, volumes in brains.items():
-        crops = (crop for brain in volumes for crop in islice(random_crops(brain, shape, rng), BRAIN_CROPS))
-        yield f"{description}, anywhere", crops
-    everything = [brain for volumes in brains.values() for brain in volumes]
-    yield "whole brain series", iter(everything)
-    yield "whole brain series, squeezed", (squeezed(brain, shape) for brain in everything)
-
-
-def as_table(tallies: Sequence[Tally]) -> str:
-    """A line for each kind: how many were refused, doubted and passed, and the checks that refused most of them."""
-    lines = [f"{'kind':<30}{'n':>5}{'fail':>7}{'warn':>7}{'pass':>7}{'before':>9}   failed most often by"]
-    for tally in tallies:
-        shares = "".join(f"{tally.share(wanted):>7.1%}" for wanted in (FAIL, WARN, PASS))
-        by = ", ".join(f"{name} {count}" for name, count in tally.failed.most_common(3))
-        lines.append(f"{tally.kind:<30}{tally.count:>5}{shares}{tally.before_model / tally.count:>9.1%}   {by}")
-    return "\n".join([*lines, "before: refused by the input checks, so that the model did not run"])
+def kinds(shrunken: Sequence[Judged], heads: Sequence[Judged]) -> Others:
+    """Those that there are, by their kind."""
+    return {kind: several for kind, several in ((SHRUNKEN, shrunken), (OTHER_SCANNERS, heads)) if several}
 
 
 # --- command line -----------------------------------------------------------------------------------------------------
@@ -300,6 +171,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--model-path", type=Path, default=DEFAULT_MODEL, metavar="FILE", help="default: %(default)s")
     result.add_argument("--folds", type=Path, nargs="+", metavar="RUN", help="cross-validations of the model")
     result.add_argument("--shrunken", type=Path, metavar="DIR", help="of section 2's known_atrophy.py --save")
+    result.add_argument("--heads", type=Path, metavar="DIR", help="folders of heads that other scanners took")
     result.add_argument("--evaluate", action="store_true", help="count the errors of limits fitted on half the persons")
     result.add_argument("--every", type=int, default=4, metavar="N", help="nonsense of every Nth crop (%(default)s)")
     result.add_argument("--studies", type=Path, default=_default_studies(), metavar="DIR", help="for brain series")
@@ -318,32 +190,51 @@ def _load_segment(model_path: Path) -> Segment:
     return _load(model_path).single_volume_inference
 
 
+def judged(crops: Sequence[Crop], segment_of: SegmentOf) -> list[Judged]:
+    progress = tqdm(crops, desc="segmenting", unit="crop", disable=None)
+    return [Judged(crop, measure_output(segment_of(crop)(crop.volume))) for crop in progress]
+
+
+def read_heads(root: Path | None) -> dict[str, list[Crop]]:
+    """Crops of the heads in each folder of `root`, by its name."""
+    localiser = Localiser(DEFAULT_LOCALISER, os.cpu_count() or 1) if root else None
+    return {
+        folder.name: [Crop(name, folder.name, volume) for name, volume in crops_of_heads(folder, localiser)]
+        for folder in (sorted(one for one in root.iterdir() if one.is_dir()) if root else ())
+    }
+
+
+def read_shrunken(root: Path | None) -> dict[str, list[Crop]]:
+    """Crops of each folder of `root`, by its name."""
+    return {folder.name: read_crops(folder) for folder in sorted(root.iterdir())} if root else {}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
-        crops = read_crops(args.images)
-        kinds = {kind.name: read_crops(kind) for kind in sorted(args.shrunken.iterdir())} if args.shrunken else {}
+        crops, shrunken, heads = read_crops(args.images), read_shrunken(args.shrunken), read_heads(args.heads)
         agent = _load(args.model_path)
         segment, model = agent.single_volume_inference, agent.identity["sha256"]
-        segment_of = held_out(args.folds, crops, _load_segment) if args.folds else lambda crop: segment
-
-        def judged(several: Sequence[Crop]) -> list[Judged]:
-            progress = tqdm(several, desc="segmenting", unit="crop", disable=None)
-            return [Judged(crop, measure_output(segment_of(crop)(crop.volume))) for crop in progress]
-
-        usual, shrunken = judged(crops), judged([crop for several in kinds.values() for crop in several])
-        limits = fit_limits(usual, model, ", answered by models that had not seen them" if args.folds else "", shrunken)
-        if args.evaluate:
-            limits_of = limits_of_other_half(usual, model, shrunken)
-            tallies = [tally_crops(crops, segment_of, limits_of)]
-            tallies += [tally_crops(several, segment_of, limits_of, kind) for kind, several in kinds.items()]
-            tallies += tally_nonsense(crops[:: args.every], segment_of, limits_of)
-            if args.studies.is_dir():
-                tallies += tally_brains(read_brains(args.studies), segment, limits)
-            print(as_table(tallies))
-        else:
+        segment_of = held_out(args.folds, crops, _load_segment) if args.folds else lambda _: segment
+        usual, smaller = judged(crops, segment_of), judged([*chain(*shrunken.values())], segment_of)
+        elsewhere = judged([*chain(*heads.values())], lambda _: segment)
+        answered = ", answered by models that had not seen them" if args.folds else ""
+        limits = fit_limits(usual, model, answered, kinds(smaller, elsewhere))
+        if not args.evaluate:
             limits.save(args.model_path.parent)
             print(f"{len(limits.ranges)} limits fitted on {limits.fitted_on}, beside {args.model_path}")
+            return 0
+        limits_of = limits_of_other_half(usual, model, smaller, elsewhere)
+        tallies = [tally_crops(crops, segment_of, limits_of)]
+        tallies += [tally_crops(several, segment_of, limits_of, kind) for kind, several in shrunken.items()]
+        for source, several in heads.items():
+            others = [one for one in elsewhere if one.crop.person != source]
+            without = fit_limits(usual, model, others=kinds(smaller, others))
+            tallies.append(tally_crops(several, lambda _: segment, lambda _, one=without: one, source))
+        tallies += tally_nonsense(crops[:: args.every], segment_of, limits_of)
+        if args.studies.is_dir():
+            tallies += tally_brains(read_brains(args.studies), segment, limits)
+        print(as_table(tallies))
     except (OSError, ValueError, Stop) as error:
         print(error, file=sys.stderr)
         return 1

@@ -27,12 +27,12 @@ from common.shipped import DEFAULT_LOCALISER, DEFAULT_MODEL
 from common.stopwatch import Stopwatch
 from common.verdicts import failed, not_passed
 from common.volume import Grid, Volume
+from crops_of_heads import LABELS_ENDING, head_images
 from measuring.hippocrop import CROP, LEFT, RIGHT, SIDES, Localiser, crop_grid
 from measuring.measure_head import MeasuredHead, cut, measure_head
 from measuring.unet_inference_agent import UNetInferenceAgent
-from reading.nifti_head import SUFFIXES, read_head
+from reading.nifti_head import read_head
 
-LABELS_ENDING = "_labels.nii.gz"
 LABEL_OF = {LEFT: 48, RIGHT: 47}
 SAME_PERSON = "rescan"  # the set with two scans of one person
 SPACINGS = ((1.2, 1.2, 1.2), (1.5, 1.5, 1.5), (2, 2, 2), (1, 1, 1.5), (1, 1, 2), (1, 1, 3))
@@ -104,9 +104,7 @@ class Scorer:
 
 
 def heads_in(folder: Path) -> Iterator[tuple[str, Volume | Stop, np.ndarray | None]]:
-    for path in sorted(one for one in folder.iterdir() if one.name.endswith(SUFFIXES)):
-        if path.name.endswith(LABELS_ENDING):
-            continue
+    for path in head_images(folder):
         name = path.name.removesuffix(".gz").removesuffix(".nii")
         beside = path.with_name(name + LABELS_ENDING)
         try:

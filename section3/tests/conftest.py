@@ -17,7 +17,8 @@ import pytest
 from scipy import ndimage
 
 from archive.sending import Patience
-from fit_quality_limits import Crop, Judged, fit_limits
+from crops import Crop, Judged
+from fit_quality_limits import fit_limits
 from makers import CARD, make_blocks, make_enhanced, save_threshold_model
 from measuring.quality_limits import Limits
 from measuring.quality_measures import measure_output

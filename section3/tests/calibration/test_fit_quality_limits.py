@@ -10,23 +10,8 @@ import pytest
 
 from common.shipped import DEFAULT_MODEL
 from common.verdicts import FAIL, PASS
-from fit_quality_limits import (
-    Crop,
-    Judged,
-    Segment,
-    Tally,
-    as_table,
-    fit_range,
-    held_out,
-    judge,
-    limits_of_other_half,
-    main,
-    mean_crop,
-    read_crops,
-    tally_brains,
-    tally_crops,
-    tally_nonsense,
-)
+from crops import Crop, Judged, Segment, held_out, read_crops
+from fit_quality_limits import fit_range, limits_of_other_half, main, mean_crop
 from measuring.quality import assess_input
 from measuring.quality_catalogue import Measure
 from measuring.quality_limits import Limits
@@ -38,6 +23,7 @@ from phantom import make_phantom, make_training_set
 from reading.dicom_series import list_files, read_study
 from reading.dicom_volume import load_dicom_volume_as_numpy_from_list
 from reading.series_rules import consider_series, get_series_for_inference, load_rules
+from tallies import Tally, as_table, judge, tally_brains, tally_crops, tally_nonsense
 
 pytestmark = pytest.mark.slow
 
@@ -70,11 +56,11 @@ def test_limits_are_quantiles_widened():
 def test_what_is_usual_of_smaller_ones_is_doubted_and_not_refused():
     measure = Measure("total", "The volume", too_low="small", too_high="large")
     usual, smaller = np.linspace(2400, 4600, 101), np.linspace(1000, 3000, 201)
-    alone, both = fit_range(measure, usual), fit_range(measure, usual, smaller)
+    alone, both = fit_range(measure, usual), fit_range(measure, usual, {"of patients": smaller})
     assert both.warn == alone.warn
     assert both.fail == (pytest.approx(1020, rel=1e-3), alone.fail[1])
-    assert "201 whose hippocampus was made smaller" in both.source
-    inside = fit_range(measure, usual, np.linspace(2300, 4600, 101))
+    assert both.source.endswith(", and of 201 of patients")
+    inside = fit_range(measure, usual, {"of patients": np.linspace(2300, 4600, 101)})
     assert (inside.fail, inside.source) == (alone.fail, alone.source)
 
 
@@ -119,7 +105,7 @@ def test_the_program_fits_and_evaluates(tmp_path, capsys):
     assert "mirrored in x" in capsys.readouterr().out
     shutil.copytree(tmp_path / "set" / "images", tmp_path / "shrunken" / "kept_0.5")
     assert main([*options, "--shrunken", str(tmp_path / "shrunken")]) == 0
-    assert Limits.load(tmp_path).fitted_on == "4 crops, and 4 whose hippocampus was made smaller"
+    assert Limits.load(tmp_path).fitted_on == "4 crops, 4 whose hippocampus was made smaller"
     assert main([*options, "--shrunken", str(tmp_path / "shrunken"), "--evaluate", "--every", "4"]) == 0
     assert "kept_0.5" in capsys.readouterr().out
 
