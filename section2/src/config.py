@@ -73,7 +73,7 @@ class Config:
     )
     only_fold: int = setting(0, "train and test this fold alone, of so many as `folds` says; 0: all of them")
     name: str = setting("hippovolume", "of the model, in its card")
-    version: str = setting("1.2.0", "of the model, in its card")
+    version: str = setting("1.3.0", "of the model, in its card")
     teachers: list[str] = dataclasses.field(default_factory=list)  # runs to distil; have an option of their own
     fine_tune: str = ""  # the model whose weights were the start; has an option of its own
 

@@ -32,8 +32,8 @@ def _volume(name: str, what: str) -> Measure:
         name,
         f"The volume of the {what}",
         "mm3",
-        too_low=f"the {what} is smaller than in any crop that the model knows",
-        too_high=f"the {what} is larger than in any crop that the model knows",
+        too_low=f"the {what} is smaller than any that experts outlined for the model",
+        too_high=f"the {what} is larger than any that experts outlined for the model",
     )
 
 
