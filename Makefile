@@ -7,7 +7,7 @@ BIN := .venv/bin
 CLINIC := .venv-clinic/bin
 DATA := $(or $(HIPPO_DATA),data)
 
-.PHONY: help demo demo-head viewer hospital container test quick fuzz eda have-data train models constraints clean
+.PHONY: help demo demo-head viewer hospital container test quick fuzz eda have-data train models ensemble constraints clean
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # first look for data, then install
 
@@ -61,15 +61,19 @@ train: have-data .venv/ready section1/out/curation.csv  ## section 2: train, tes
 RUNS := section2/out
 PIPELINE := ../../$(BIN)/python run_ml_pipeline.py
 LATEST = $$(ls -d $(RUNS)/$(1)/* | tail -n 1)
-models: have-data .venv/ready section1/out/curation.csv  ## section 2: make the shipped models anew, with their cross-validation (four hours)
+models: have-data .venv/ready section1/out/curation.csv  ## section 2: make the shipped model anew, with its cross-validation (three hours of one core); HEADS=DIR: limits on heads too
 	cd section2/src && $(PIPELINE) --config ../recipes/volumes.json --out ../out/volumes
-	cd section2/src && $(PIPELINE) --config ../recipes/volumes.json --draw 1 --out ../out/volumes_2
+	cp $(call LATEST,volumes)/all/model.onnx $(call LATEST,volumes)/all/best.pt section3/model
+	$(BIN)/python section2/analyses/known_atrophy.py $(call LATEST,volumes) --save $(RUNS)/shrunken
+	$(BIN)/python section3/calibration/fit_quality_limits.py --folds $(call LATEST,volumes) --shrunken $(RUNS)/shrunken $(if $(HEADS),--heads $(HEADS))
+
+ensemble: have-data .venv/ready section1/out/curation.csv  ## section 2: make the shipped ensemble anew (four hours of one core)
+	cd section2/src && $(PIPELINE) --config ../recipes/quick.json --out ../out/quick
+	cd section2/src && $(PIPELINE) --config ../recipes/quick.json --draw 1 --out ../out/quick_2
 	cd section2/src && $(PIPELINE) --config ../recipes/slices.json --out ../out/slices
-	$(BIN)/python section2/src/combine_runs.py $(call LATEST,volumes) $(call LATEST,volumes_2) $(call LATEST,slices) --out $(RUNS)/ensemble
-	cp $(call LATEST,volumes)/all/model.onnx section3/model/model.onnx
+	$(BIN)/python section2/src/combine_runs.py $(call LATEST,quick) $(call LATEST,quick_2) $(call LATEST,slices) --out $(RUNS)/ensemble
 	cp $(call LATEST,ensemble)/model.onnx section3/model/ensemble/model-ensemble.onnx
-	$(BIN)/python section3/calibration/fit_quality_limits.py --folds $(call LATEST,volumes)
-	$(BIN)/python section3/calibration/fit_quality_limits.py --folds $(call LATEST,volumes) $(call LATEST,volumes_2) $(call LATEST,slices) --model-path section3/model/ensemble/model-ensemble.onnx
+	$(BIN)/python section3/calibration/fit_quality_limits.py --folds $(call LATEST,quick) $(call LATEST,quick_2) $(call LATEST,slices) --model-path section3/model/ensemble/model-ensemble.onnx
 
 have-data:
 	@test -d "$(DATA)/TrainingSet/images" || { echo "No data in $(DATA)/TrainingSet: run 'python3 data/get_data.py' (28 MB from the official archive) or set HIPPO_DATA to the folder that holds TrainingSet/." >&2; exit 1; }

@@ -36,7 +36,7 @@ def test_every_long_variant_is_a_recipe():
 def test_the_long_ones_are_compared_with_what_is_shipped(phantom_set, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(recipe_bench, "LONG_BASE", SMALL)
     monkeypatch.setattr(recipe_bench, "LONG_VARIANTS", {"the same again": {}, "instance norm": {"norm": "instance"}})
-    monkeypatch.setattr(recipe_bench, "SHIPPED", tmp_path / "out" / "long" / "the_same_again" / "fold1")
+    monkeypatch.setattr(recipe_bench, "QUICK", tmp_path / "out" / "long" / "the_same_again" / "fold1")
     assert recipe_bench.main(["--data-root", str(phantom_set), "--out", str(tmp_path / "out"), "--long"]) == 0
     rows = capsys.readouterr().out.splitlines()
     assert rows[3].startswith("| the same again") and rows[3].count("+0.0000 (+0.0000 to +0.0000)") == 3

@@ -11,7 +11,7 @@ import pytest
 from common.shipped import DEFAULT_MODEL
 from common.verdicts import FAIL, PASS
 from crops import Crop, Judged, Segment, held_out, read_crops
-from fit_quality_limits import fit_range, limits_of_other_half, main, mean_crop
+from fit_quality_limits import OTHER_SCANNERS, SHRUNKEN, fit_range, limits_of_other_half, main, mean_crop
 from measuring.quality import assess_input
 from measuring.quality_catalogue import Measure
 from measuring.quality_limits import Limits
@@ -56,12 +56,20 @@ def test_limits_are_quantiles_widened():
 def test_what_is_usual_of_smaller_ones_is_doubted_and_not_refused():
     measure = Measure("total", "The volume", too_low="small", too_high="large")
     usual, smaller = np.linspace(2400, 4600, 101), np.linspace(1000, 3000, 201)
-    alone, both = fit_range(measure, usual), fit_range(measure, usual, {"of patients": smaller})
+    alone, both = fit_range(measure, usual), fit_range(measure, usual, {SHRUNKEN: smaller})
     assert both.warn == alone.warn
     assert both.fail == (pytest.approx(1020, rel=1e-3), alone.fail[1])
-    assert both.source.endswith(", and of 201 of patients")
-    inside = fit_range(measure, usual, {"of patients": np.linspace(2300, 4600, 101)})
+    assert both.source.endswith(f", and of 201 {SHRUNKEN}")
+    inside = fit_range(measure, usual, {SHRUNKEN: np.linspace(2300, 4600, 101)})
     assert (inside.fail, inside.source) == (alone.fail, alone.source)
+
+
+def test_of_the_few_heads_of_other_scanners_limits_are_a_little_wider():
+    measure = Measure("brightness", "The brightness", too_low="dark", too_high="bright")
+    usual = np.linspace(0.4, 0.5, 101)
+    alone, both = fit_range(measure, usual), fit_range(measure, usual, {OTHER_SCANNERS: [0.6, 0.7]})
+    assert both.warn == alone.warn
+    assert both.fail == (alone.fail[0], pytest.approx(0.699 + 0.015))
 
 
 def test_nobody_is_judged_by_limits_fitted_on_that_person(phantoms, good_answer):
