@@ -13,7 +13,6 @@ on these. Exit code 0: done. 1: refused or failed; one line on stderr. 2: usage.
 """
 
 import argparse
-import hashlib
 import os
 import re
 import shutil
@@ -36,7 +35,7 @@ from study.setup import SetupFiles
 from viewer.archive_images import image_of_series, pull_corrections
 from viewer.correction_results import CORRECTED, send_correction
 from viewer.image_store import ImageStore, NoSuchThing
-from viewer.learning import DONE, EPOCHS, ERROR, SECTION2, Learning, finish, training_python
+from viewer.learning import DONE, EPOCHS, ERROR, SECTION2, WEIGHTS, Learning, finish, training_python
 from viewer.training_pairs import IMAGES, LABELS, corrected, write_pairs
 
 COMPARISON = "comparison.md"
@@ -159,27 +158,37 @@ def promote(args: argparse.Namespace) -> int:
         raise Refusal("too-little-to-learn", f"job {args.job} has no candidate: it is {task['status']}")
     candidate = Path(task["candidate"])
     identity = UNetInferenceAgent(candidate).identity
-    content, before = candidate.read_bytes(), args.model_path.read_bytes()
-    if hashlib.sha256(content).digest() == hashlib.sha256(before).digest():
+    if candidate.read_bytes() == args.model_path.read_bytes():
         raise Refusal("too-little-to-learn", f"{identity['version']} is in use already")
-    write_bytes(_kept(args), before)
-    write_bytes(args.model_path, content)
+    for path, new in zip(_files(args.model_path), _files(candidate), strict=True):
+        if path.is_file():
+            write_bytes(_kept(path), path.read_bytes())
+        write_bytes(path, new.read_bytes())
     print(f"in use: {identity['name']} {identity['version']}; its numbers warn that limits are of the model before")
     return 0
 
 
 def demote(args: argparse.Namespace) -> int:
-    kept = _kept(args)
-    if not kept.is_file():
+    if not _kept(args.model_path).is_file():
         raise Refusal("too-little-to-learn", "no model was promoted: there is none to go back to")
-    identity = UNetInferenceAgent(kept).identity
-    kept.replace(args.model_path)
+    identity = UNetInferenceAgent(_kept(args.model_path)).identity
+    for path in _files(args.model_path):
+        if _kept(path).is_file():
+            _kept(path).replace(path)
+        else:  # the model before had no weights beside it
+            path.unlink()
     print(f"in use: {identity['name']} {identity['version']}")
     return 0
 
 
-def _kept(args: argparse.Namespace) -> Path:
-    return args.model_path.with_name(f"{args.model_path.stem}-{BEFORE}.onnx")
+def _files(model_path: Path) -> tuple[Path, Path]:
+    """Of a model: the weights that training goes on from, and itself, which changes last."""
+    return model_path.with_name(WEIGHTS), model_path
+
+
+def _kept(path: Path) -> Path:
+    """Where a file of the model before is."""
+    return path.with_name(f"{path.stem}-{BEFORE}{path.suffix}")
 
 
 def _learning(args: argparse.Namespace, store: ImageStore) -> Learning:

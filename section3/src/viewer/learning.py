@@ -31,6 +31,7 @@ EPOCHS = 4
 MOST_EPOCHS = 200
 RUNNING, DONE, ERROR, STOPPED = "RUNNING", "DONE", "ERROR", "STOPPED"
 JOB, LOG = "job.json", "log.txt"
+WEIGHTS = "best.pt"  # beside the model of a run: what training goes on from
 LINES = 20
 NICE = 10
 EPOCH = re.compile(r"epoch (\d+)/(\d+)")
@@ -127,8 +128,10 @@ class Learning:
     def require_enough(self) -> None:
         """Raises Refusal: too-little-to-learn."""
         training_python()
-        if not self.parent.with_name("best.pt").is_file():
-            raise Refusal("too-little-to-learn", "the model has no best.pt beside it: name a run's model by --parent")
+        if not self.parent.with_name(WEIGHTS).is_file():
+            raise Refusal(
+                "too-little-to-learn", f"the model has no {WEIGHTS} beside it: name a run's model by --parent"
+            )
         persons = {image.person for image, _ in corrected(self.store) if not image.is_held_out}
         if len(persons) < LEAST_PERSONS:
             raise Refusal(

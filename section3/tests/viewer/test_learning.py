@@ -117,9 +117,12 @@ def test_a_candidate_makes_the_corrected_mistake_no_more(tmp_path, parent, packe
         assert corrections.main(["promote", "1", "--model-path", str(in_use), *where]) == 0
         assert client.ask("GET", "/info/").json["version"] == f"{version}+corrections.1"
         assert in_use.read_bytes() == Path(task["candidate"]).read_bytes()
+        weights = in_use.with_name("best.pt")  # the next training goes on from these
+        assert weights.read_bytes() == Path(task["candidate"]).with_name("best.pt").read_bytes()
         assert corrections.main(["promote", "1", "--model-path", str(in_use), *where]) == 1
         assert corrections.main(["demote", "--model-path", str(in_use), *where]) == 0
         assert client.ask("GET", "/info/").json["version"] == version and in_use.read_bytes() == parent.read_bytes()
+        assert not weights.exists()  # as before
         assert corrections.main(["demote", "--model-path", str(in_use), *where]) == 1
     trained = json.loads(next((tmp_path / "store" / "training" / "1" / "run").glob("*/split.json")).read_text())[
         "train"
