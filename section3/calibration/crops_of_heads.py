@@ -13,7 +13,7 @@ from reading.nifti_head import SUFFIXES, read_head
 
 LABELS_ENDING = "_labels.nii.gz"  # beside an image, what is known of it
 WIDEST = 1.5  # mm: of coarser voxels a crop is blurred
-AS_IN_TRAINING = (36, 50, 36)  # mm, nearly the median
+AS_IN_TRAINING = (40, 56, 40)  # mm: as wide as is usual there, so that no hippocampus is cut
 
 
 def head_images(folder: Path) -> list[Path]:
