@@ -87,7 +87,8 @@ def table(values: np.ndarray) -> str:
 def draw(kinds: dict[str, np.ndarray], path: Path) -> None:
     """Error by the mask against the true volume, a panel for each kind and a line for each hippocampus."""
     figure = Figure(figsize=(11, 4.5))
-    for panel, (kind, values) in zip(figure.subplots(1, len(kinds), sharex=True, sharey=True), kinds.items(), strict=True):
+    panels = figure.subplots(1, len(kinds), sharex=True, sharey=True)
+    for panel, (kind, values) in zip(panels, kinds.items(), strict=True):
         for one in values:
             panel.plot(one[:, 0], errors(one), color=COLOURS["anterior"], linewidth=0.5, alpha=0.4)
         panel.plot(values[..., 0].mean(axis=0), errors(values).mean(axis=0), "o-", color="0.1", label="mean")
