@@ -70,6 +70,8 @@ FAIL_BELOW = {
 SHRUNKEN, OTHER_SCANNERS = "whose hippocampus was made smaller", "of other scanners"
 # Of these, too, from the 1 % to the 99 % quantile, widened by such a share: the scanners at hand are few.
 MARGIN_OF = {SHRUNKEN: 0.0, OTHER_SCANNERS: WARN_MARGIN}
+# What differs most between scanners, and tells no T1 from a FLAIR: of other scanners it is widened by FAIL_MARGIN.
+GREY_VALUES = {"brightness", "asymmetry"}
 Others = Mapping[str, Sequence[Judged]]  # by one of these
 
 # --- fitting ----------------------------------------------------------------------------------------------------------
@@ -123,7 +125,9 @@ def fit_range(measure: Measure, values: Sequence[float], others: Mapping[str, Se
         known = _usable(several, factors)
         if not known.size:
             continue
-        first, last = np.quantile(known, QUANTILES) + np.ptp(known) * MARGIN_OF[kind] * np.array([-1, 1])
+        grey = kind == OTHER_SCANNERS and measure.name in GREY_VALUES
+        margin = np.ptp(known) * (FAIL_MARGIN if grey else MARGIN_OF[kind])
+        first, last = np.quantile(known, QUANTILES) + margin * np.array([-1, 1])
         if (measure.too_low and first < widest[0]) or (measure.too_high and last > widest[1]):
             source += f", and of {len(known)} {kind}"
         widest = (min(widest[0], first), max(widest[1], last))
