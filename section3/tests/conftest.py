@@ -251,12 +251,17 @@ def dciodvfy(need_program) -> Callable:
 
 @pytest.fixture(scope="session")
 def find_port() -> Callable:
-    """find_port(): a port of this machine on which nobody listens."""
+    """find_port(): a port of this machine on which nobody listens, another one each time."""
+    given = set()
 
     def find() -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return probe.getsockname()[1]
+        while True:
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                port = probe.getsockname()[1]
+            if port not in given:
+                given.add(port)
+                return port
 
     return find
 
