@@ -39,6 +39,7 @@ from viewer.learning import DONE, EPOCHS, ERROR, SECTION2, WEIGHTS, Learning, fi
 from viewer.training_pairs import IMAGES, LABELS, corrected, write_pairs
 
 COMPARISON = "comparison.md"
+LEAST_COMPARED = 2  # persons; from one alone no interval can be told
 BEFORE = "before-promotion"
 WHOLE_DICE = re.compile(r"\|\s*after\s*\|\s*whole\s*\|\s*Dice\s*\|\s*([\d.]+)\s*\|\s*([\d.]+)")
 
@@ -85,7 +86,7 @@ def train(args: argparse.Namespace) -> int:
     job = _learning(args, store).folder / args.job
     try:
         candidate = _trained(args, store, job)
-        found = _compared(args, job, candidate)
+        found = _compared(args, store, job, candidate)
     except (Stop, OSError, subprocess.CalledProcessError) as error:
         line = f"{Path(error.cmd[1]).name} failed" if isinstance(error, subprocess.CalledProcessError) else str(error)
         print(line, file=sys.stderr)
@@ -111,10 +112,12 @@ def _trained(args: argparse.Namespace, store: ImageStore, job: Path) -> Path:
     return run / "model.onnx"
 
 
-def _compared(args: argparse.Namespace, job: Path, candidate: Path) -> dict:
-    """How candidate and parent do on persons who are held out, where there are any."""
-    if not any((job / "held_out" / IMAGES).iterdir()):
-        write_text(job / COMPARISON, "Nobody who was corrected is held out: there is nothing to compare on.\n")
+def _compared(args: argparse.Namespace, store: ImageStore, job: Path, candidate: Path) -> dict:
+    """How candidate and parent do on persons who are held out, where these are enough for an interval."""
+    persons = {image.person for image, _ in corrected(store) if image.is_held_out}
+    if len(persons) < LEAST_COMPARED:
+        said = f"{len(persons)} of the persons who were corrected are held out, and it takes {LEAST_COMPARED}"
+        write_text(job / COMPARISON, f"Not compared: {said}.\n")
         return {}
     for name, model in (("before", args.parent), ("after", candidate)):
         out = job / name

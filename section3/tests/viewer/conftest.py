@@ -28,7 +28,7 @@ def packed(voxels: np.ndarray, affine: np.ndarray) -> bytes:
     image = nib.Nifti1Image(voxels, affine)
     image.set_sform(affine, 1)
     image.set_qform(affine, 1)
-    return gzip.compress(image.to_bytes(), compresslevel=1)
+    return gzip.compress(image.to_bytes(), compresslevel=1, mtime=0)
 
 
 @pytest.fixture
