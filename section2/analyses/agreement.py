@@ -18,9 +18,10 @@ import environment  # noqa: F401  # isort: skip
 import numpy as np
 from matplotlib.figure import Figure
 
+from ending import told
 from figures import COLOURS, save
 from held_out_test import run_test
-from hippocampus_data import Case, DataError, LoadHippocampusData, add_data_root, person_of
+from hippocampus_data import Case, LoadHippocampusData, add_data_root, person_of
 from runs import tested_parts
 from volume_stats import STRUCTURES, markdown, score_volume, standard_error
 
@@ -82,19 +83,19 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
+def report(args: argparse.Namespace) -> None:
+    """What is asked for, printed and drawn."""
+    first, second = args.names or map(str, args.runs)
+    found = agreements(args.runs, LoadHippocampusData(args.data_root))
+    print(f"{len(found[0])} volumes of {len({person_of(score['name']) for score in found[0]})} persons\n")
+    print(table([f"{first} and label", f"{second} and label", f"{first} and {second}"], found))
+    if args.figure:
+        draw(*found, args.figure)
+
+
 def main(argv: list[str] | None = None) -> int:
     args = arguments().parse_args(argv)
-    first, second = args.names or map(str, args.runs)
-    try:
-        found = agreements(args.runs, LoadHippocampusData(args.data_root))
-        print(f"{len(found[0])} volumes of {len({person_of(score['name']) for score in found[0]})} persons\n")
-        print(table([f"{first} and label", f"{second} and label", f"{first} and {second}"], found))
-        if args.figure:
-            draw(*found, args.figure)
-    except (DataError, ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    return told(lambda: report(args))
 
 
 if __name__ == "__main__":

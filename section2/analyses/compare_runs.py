@@ -14,6 +14,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "src"))
 
 import environment  # noqa: F401  # isort: skip
 
+from ending import told
 from hippocampus_data import person_of
 from paired_differences import MEASURES, Difference, common_volumes, compare, forest, read_scores
 from volume_stats import markdown
@@ -44,25 +45,25 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
+def report(folders: list[Path], names: list[str], figure: Path | None) -> None:
+    """What is asked for, printed and drawn."""
+    runs = {name: read_scores(folder) for name, folder in zip(names, folders, strict=True)}
+    volumes = common_volumes(runs)
+    reference, *others = names
+    found = [d for name in others for d in compare(name, runs[name], runs[reference], volumes)]
+    tested = f"{len(volumes)} volumes of {len({person_of(name) for name in volumes})} persons, tested in all runs"
+    print(f"{tested}\n\n{table(found, reference)}\n\n{NOISE}")
+    if figure:
+        forest(found, f"difference from {reference}; {tested}", figure)
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = arguments()
     args = parser.parse_args(argv)
     names = args.names or [str(run) for run in args.runs]
     if len(args.runs) < 2 or len(names) != len(args.runs) or len(set(names)) < len(names):
         parser.error(f"two runs or more, each with a name of its own; found {len(args.runs)} runs, names {names}")
-    try:
-        runs = {name: read_scores(run) for name, run in zip(names, args.runs, strict=True)}
-        volumes = common_volumes(runs)
-        reference, *others = names
-        found = [d for name in others for d in compare(name, runs[name], runs[reference], volumes)]
-        tested = f"{len(volumes)} volumes of {len({person_of(name) for name in volumes})} persons, tested in all runs"
-        print(f"{tested}\n\n{table(found, reference)}\n\n{NOISE}")
-        if args.figure:
-            forest(found, f"difference from {reference}; {tested}", args.figure)
-    except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    return told(lambda: report(args.runs, names, args.figure))
 
 
 if __name__ == "__main__":

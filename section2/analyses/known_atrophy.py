@@ -25,17 +25,19 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from atrophy import SMALLEST, shrunken
+from ending import told
 from figures import COLOURS, save
-from hippocampus_data import Case, DataError, LoadHippocampusData, add_data_root
+from hippocampus_data import Case, LoadHippocampusData, add_data_root
 from model_export import ExportedModel
 from paired_differences import interval
 from runs import made, tested_parts
 from volume_stats import Dice3d, markdown
 
 AMOUNTS = (1.0, 0.8, 0.6, 0.45, SMALLEST)  # of `kept`: 1 is the volume as it is, the last leaves about 0.42
-WAYS = ("mask", "sum")
+WAYS = {"mask": 1, "sum": 2}  # where `measured` gives the volume of each
+AS_TRAINED = "thinner, with fluid"
 KINDS = {
-    "thinner, with fluid": {},
+    AS_TRAINED: {},
     "evenly, without fluid": {"stays": (0.5, 0.5, 0.5), "uneven": (1.0, 1.0, 1.0), "wet": 0.0},
 }
 
@@ -57,7 +59,7 @@ def by_kind(run: Path, cases: list[Case], keep: Path | None) -> tuple[dict[str, 
                 rows[kind].append([measured(model, *pair) for pair in several])
             persons.append(case.person)
             if keep:
-                for amount, (image, _) in list(zip(AMOUNTS, next(iter(pairs.values())), strict=True))[1:]:
+                for amount, (image, _) in zip(AMOUNTS[1:], pairs[AS_TRAINED][1:], strict=True):
                     nib.save(nib.Nifti1Image(image, np.eye(4)), made(keep / f"kept_{amount:g}") / case.name)
     return {kind: np.array(several) for kind, several in rows.items()}, persons
 
@@ -69,18 +71,17 @@ def smaller(case: Case, how: dict) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def slopes(values: np.ndarray) -> np.ndarray:
-    """[volume, way]: of measured on true volume over the amounts; values [volume, amount, 4] as `by_amount` says."""
-    return np.array([[np.polyfit(one[:, 0], one[:, way], 1)[0] for way in (1, 2)] for one in values])
+    """[volume, way]: of measured on true volume over the amounts; values [volume, amount, 4] as `measured` says."""
+    return np.array([[np.polyfit(one[:, 0], one[:, way], 1)[0] for way in WAYS.values()] for one in values])
 
 
 def table(values: np.ndarray) -> str:
     """A line for each amount: what is left, its true volume, and the errors of both ways."""
     rows = [("left, %", "true mm³", "Dice", *(f"error by the {way}, %: mean, SD" for way in WAYS))]
     for column in values.swapaxes(0, 1):
-        errors = 100 * (column[:, 1:3] / column[:, :1] - 1)
         left = 100 * (column[:, 0] / values[:, 0, 0]).mean()
-        told = [f"{one.mean():+.1f}, {one.std(ddof=1):.1f}" for one in errors.T]
-        rows.append((f"{left:.0f}", f"{column[:, 0].mean():.0f}", f"{column[:, 3].mean():.3f}", *told))
+        spread = [f"{one.mean():+.1f}, {one.std(ddof=1):.1f}" for one in (errors(column, way) for way in WAYS)]
+        rows.append((f"{left:.0f}", f"{column[:, 0].mean():.0f}", f"{column[:, 3].mean():.3f}", *spread))
     return markdown(rows)
 
 
@@ -102,9 +103,9 @@ def draw(kinds: dict[str, np.ndarray], path: Path) -> None:
     save(figure, path)
 
 
-def errors(values: np.ndarray) -> np.ndarray:
-    """[...]: of the mask's volume, in %; values [..., 4] as `measured` says."""
-    return 100 * (values[..., 1] / values[..., 0] - 1)
+def errors(values: np.ndarray, way: str = "mask") -> np.ndarray:
+    """[...]: of the volume found in this way, in %; values [..., 4] as `measured` says."""
+    return 100 * (values[..., WAYS[way]] / values[..., 0] - 1)
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -116,22 +117,22 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
+def report(args: argparse.Namespace) -> None:
+    """What is asked for, printed and drawn."""
+    kinds, persons = by_kind(args.run, LoadHippocampusData(args.data_root), args.save)
+    print(f"{len(persons)} volumes of {len(set(persons))} persons")
+    for kind, values in kinds.items():
+        print(f"\n{kind}\n\n{table(values)}\n")
+        for way, found in zip(WAYS, slopes(values).T, strict=True):
+            low, high = interval(found, persons)
+            print(f"slope by the {way}: {found.mean():.3f} ({low:.3f} to {high:.3f}), SD {found.std(ddof=1):.3f}")
+    if args.figure:
+        draw(kinds, args.figure)
+
+
 def main(argv: list[str] | None = None) -> int:
     args = arguments().parse_args(argv)
-    try:
-        kinds, persons = by_kind(args.run, LoadHippocampusData(args.data_root), args.save)
-        print(f"{len(persons)} volumes of {len(set(persons))} persons")
-        for kind, values in kinds.items():
-            print(f"\n{kind}\n\n{table(values)}\n")
-            for way, found in zip(WAYS, slopes(values).T, strict=True):
-                low, high = interval(found, persons)
-                print(f"slope by the {way}: {found.mean():.3f} ({low:.3f} to {high:.3f}), SD {found.std(ddof=1):.3f}")
-        if args.figure:
-            draw(kinds, args.figure)
-    except (DataError, ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    return told(lambda: report(args))
 
 
 if __name__ == "__main__":

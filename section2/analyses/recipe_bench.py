@@ -21,9 +21,10 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "src"))
 
 import environment  # noqa: F401  # isort: skip
 
+from ending import told
 from paired_differences import common_volumes, compare, forest, read_scores
 from runs import SECTION
-from variants import Variant, add_options, folder_of, run_missing, told
+from variants import GOES_ON, Variant, add_options, folder_of, run_missing
 from volume_stats import markdown
 
 BASE = {"dims": 3, "depth": 3, "batch_size": 2, "epochs": 8, "validation_share": 0.0, "folds": 5}
@@ -108,7 +109,7 @@ def main(argv: list[str] | None = None, base: dict = BASE) -> int:
         run_missing(_jobs(names, base, args.out), args.data_root, args.workers)
         print(report(names, base["folds"], args.out))
 
-    return told(work)
+    return told(work, GOES_ON)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,9 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "src"))
 
 import environment  # noqa: F401  # isort: skip
 
+from ending import told
 from paired_differences import Difference, common_volumes, compare, forest, read_scores
-from variants import Variant, add_options, folder_of, run_missing, told
+from variants import GOES_ON, Variant, add_options, folder_of, run_missing
 from volume_stats import markdown
 
 BASE = {"filters": 8, "epochs": 4, "batch_size": 16, "validation_share": 0.0, "folds": 5, "only_fold": 1}
@@ -107,7 +108,7 @@ def main(argv: list[str] | None = None, base: dict = BASE) -> int:
         run_missing(jobs, args.data_root, args.workers)
         print("\n".join(report(study, args.out) for study in args.study))
 
-    return told(work)
+    return told(work, GOES_ON)
 
 
 if __name__ == "__main__":

@@ -20,8 +20,9 @@ from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 from tqdm import tqdm
 
+from ending import told
 from figures import save
-from hippocampus_data import DataError, LoadHippocampusData, add_data_root
+from hippocampus_data import LoadHippocampusData, add_data_root
 from runs import tested_parts
 from volume_stats import STRUCTURES, Dice3d, markdown, structure_mask
 
@@ -90,17 +91,17 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
+def report(args: argparse.Namespace) -> None:
+    """What is asked for, printed and drawn."""
+    found = doubts_and_errors(args.runs, args.data_root)
+    print(f"{len(found['whole'][1])} volumes\n\n{table(found)}")
+    if args.figure:
+        draw(*found["whole"], args.figure)
+
+
 def main(argv: list[str] | None = None) -> int:
     args = arguments().parse_args(argv)
-    try:
-        found = doubts_and_errors(args.runs, args.data_root)
-        print(f"{len(found['whole'][1])} volumes\n\n{table(found)}")
-        if args.figure:
-            draw(*found["whole"], args.figure)
-    except (DataError, ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    return told(lambda: report(args))
 
 
 if __name__ == "__main__":

@@ -6,8 +6,6 @@ import dataclasses
 import multiprocessing
 import os
 import resource
-import sys
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +18,8 @@ from hippocampus_data import Case, DataError, LoadHippocampusData, Split, add_da
 from runs import SECTION, made
 from unet_experiment import UNetExperiment
 from volume_stats import score_volume, write_scores
+
+GOES_ON = "stopped; the same command goes on"  # of programs that train by `run_missing`
 
 
 @dataclass(frozen=True)
@@ -96,16 +96,3 @@ def add_options(parser: argparse.ArgumentParser, folder: str) -> None:
     add_data_root(parser)
     parser.add_argument("--out", type=Path, default=SECTION / "out" / folder, help="runs, tables, figures")
     parser.add_argument("--workers", type=int, default=1, help="variants trained at the same time")
-
-
-def told(work: Callable[[], None]) -> int:
-    """Does the work; the exit code, with one line where it failed or was stopped."""
-    try:
-        work()
-    except (DataError, ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on", file=sys.stderr)
-        return 130
-    return 0

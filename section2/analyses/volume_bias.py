@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from config import Config
+from ending import told
 from figures import COLOURS, save
 from hippocampus_data import DataError, LoadHippocampusData, add_data_root
 from runs import tested_parts
@@ -94,23 +95,23 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
+def report(args: argparse.Namespace) -> None:
+    """What is asked for, printed and drawn."""
+    folds = by_factor(args.run, args.data_root)
+    if len(folds) < 2:
+        raise DataError(f"{args.run} has {len(folds)} fold, expected two or more to choose on the others")
+    together = np.concatenate(folds)
+    print(f"{len(together)} volumes; {' / '.join(STRUCTURES)}\n")
+    rows = [("factor", "Dice", "bias of the volume, %", "absolute error, %")]
+    rows += [row(f"{factor:g}", together[:, n]) for n, factor in enumerate(FACTORS)]
+    print(markdown([*rows, row("chosen on the other folds", chosen_elsewhere(folds))]))
+    if args.figure:
+        draw(together, args.figure)
+
+
 def main(argv: list[str] | None = None) -> int:
     args = arguments().parse_args(argv)
-    try:
-        folds = by_factor(args.run, args.data_root)
-        if len(folds) < 2:
-            raise DataError(f"{args.run} has {len(folds)} fold, expected two or more to choose on the others")
-        together = np.concatenate(folds)
-        print(f"{len(together)} volumes; {' / '.join(STRUCTURES)}\n")
-        rows = [("factor", "Dice", "bias of the volume, %", "absolute error, %")]
-        rows += [row(f"{factor:g}", together[:, n]) for n, factor in enumerate(FACTORS)]
-        print(markdown([*rows, row("chosen on the other folds", chosen_elsewhere(folds))]))
-        if args.figure:
-            draw(together, args.figure)
-    except (DataError, ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    return told(lambda: report(args))
 
 
 if __name__ == "__main__":

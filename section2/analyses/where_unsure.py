@@ -18,7 +18,8 @@ import environment  # noqa: F401  # isort: skip
 import numpy as np
 from tqdm import tqdm
 
-from hippocampus_data import DataError, LoadHippocampusData, add_data_root
+from ending import told
+from hippocampus_data import LoadHippocampusData, add_data_root
 from runs import tested_parts
 from volume_stats import Dice3d
 
@@ -44,21 +45,21 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: list[str] | None = None) -> int:
-    args = arguments().parse_args(argv)
-    try:
-        rows = [
-            shares(1 - model(case.image)[0], case.labels > 0)
-            for held_out, (model,) in tested_parts([args.run], LoadHippocampusData(args.data_root))
-            for case in tqdm(held_out, "volumes", disable=None, leave=False)
-        ]
-    except (DataError, ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
+def report(run: Path, data_root: Path) -> None:
+    """What is asked for, printed."""
+    rows = [
+        shares(1 - model(case.image)[0], case.labels > 0)
+        for held_out, (model,) in tested_parts([run], LoadHippocampusData(data_root))
+        for case in tqdm(held_out, "volumes", disable=None, leave=False)
+    ]
     unsure, wrong, promised, is_ = np.mean(rows, axis=0)
     print(f"{len(rows)} volumes: unsure {unsure:.0%} of what is found, with {wrong:.0%} of the errors")
     print(f"Dice of the whole: promised {promised:.3f}, is {is_:.3f}")
-    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = arguments().parse_args(argv)
+    return told(lambda: report(args.run, args.data_root))
 
 
 if __name__ == "__main__":

@@ -14,8 +14,9 @@ from pathlib import Path
 import environment  # noqa: F401  # isort: skip
 
 from config import Config
+from ending import told
 from held_out_test import HELD_OUT, run_test, write_report
-from hippocampus_data import Case, DataError, LoadHippocampusData
+from hippocampus_data import Case, LoadHippocampusData
 from model_export import ExportedModel, data_facts, export_model, make_card
 from runs import add_folders, load_best, made, tested_parts
 from volume_segmenter import AveragedSegmenter
@@ -51,13 +52,8 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     args = arguments().parse_args(argv)
-    try:
-        folder = args.out / time.strftime("%Y%m%d-%H%M%S-combined")
-        combine(args.runs, args.data_root, LoadHippocampusData(args.data_root), folder)
-    except (DataError, ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    folder = args.out / time.strftime("%Y%m%d-%H%M%S-combined")
+    return told(lambda: combine(args.runs, args.data_root, LoadHippocampusData(args.data_root), folder))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import environment  # noqa: F401  # isort: skip
 import numpy as np
 from tqdm import tqdm
 
+from ending import told
 from model_export import ExportedModel
 from nifti import SUFFIXES, DataError, as_image, nifti_files, printable, ras_volume, read_nifti, write_image
 from resampling import Grid, interpolated, to_model_grid, to_source_grid
@@ -132,11 +133,7 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     args = arguments().parse_args(argv)
-    try:
-        return predict(args)
-    except (DataError, ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
+    return told(lambda: predict(args))
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ from measuring.quality_limits import Limits, Range
 from measuring.quality_measures import around_centre, measure_image, measure_output, measure_size, normalise
 from measuring.unet_inference_agent import UNetInferenceAgent
 from nonsense import read_brains
-from tallies import as_table, tally_brains, tally_crops, tally_nonsense
+from tallies import Tally, as_table, tally_brains, tally_crops, tally_nonsense
 
 SECTION = Path(__file__).resolve().parents[1]
 DEFAULT_IMAGES = SECTION.parent / "section1" / "out" / "images"
@@ -68,9 +68,6 @@ FAIL_BELOW = {
 
 # Crops that should get a number beside those of the set, in the words of the limits' source.
 SHRUNKEN, OTHER_SCANNERS = "whose hippocampus was made smaller", "of other scanners"
-# Of these, too, from the 1 % to the 99 % quantile, widened by such a share: the scanners at hand are few.
-MARGIN_OF = {SHRUNKEN: 0.0, OTHER_SCANNERS: WARN_MARGIN}
-# What differs most between scanners, and tells no T1 from a FLAIR: of other scanners it is widened by FAIL_MARGIN.
 GREY_VALUES = {"brightness", "asymmetry"}
 Others = Mapping[str, Sequence[Judged]]  # by one of these
 
@@ -125,8 +122,7 @@ def fit_range(measure: Measure, values: Sequence[float], others: Mapping[str, Se
         known = _usable(several, factors)
         if not known.size:
             continue
-        grey = kind == OTHER_SCANNERS and measure.name in GREY_VALUES
-        margin = np.ptp(known) * (FAIL_MARGIN if grey else MARGIN_OF[kind])
+        margin = margin_of(kind, measure.name) * np.ptp(known)
         first, last = np.quantile(known, QUANTILES) + margin * np.array([-1, 1])
         if (measure.too_low and first < widest[0]) or (measure.too_high and last > widest[1]):
             source += f", and of {len(known)} {kind}"
@@ -141,6 +137,14 @@ def fit_range(measure: Measure, values: Sequence[float], others: Mapping[str, Se
         least, source = FAIL_BELOW[measure.name]
         warn, fail = (max(warn[0], least), warn[1]), (least, fail[1])
     return Range(warn, fail, source)
+
+
+def margin_of(kind: str, measure: str) -> float:
+    """By which share of their range the limits of crops that are not of the set are widened."""
+    if kind == SHRUNKEN:
+        return 0.0
+    # The scanners at hand are few; grey values differ most between them, and tell no T1 from a FLAIR.
+    return FAIL_MARGIN if measure in GREY_VALUES else WARN_MARGIN
 
 
 def _usable(values: Sequence[float], factors: bool) -> np.ndarray:
@@ -217,32 +221,40 @@ def read_shrunken(root: Path | None) -> dict[str, list[Crop]]:
     return {folder.name: read_crops(folder) for folder in sorted(root.iterdir())} if root else {}
 
 
+def fit_or_evaluate(args: argparse.Namespace) -> None:
+    """What is asked for, written or printed. Raises OSError, ValueError, Stop."""
+    crops, shrunken, heads = read_crops(args.images), read_shrunken(args.shrunken), read_heads(args.heads)
+    agent = _load(args.model_path)
+    segment, model = agent.single_volume_inference, agent.identity["sha256"]
+    segment_of = held_out(args.folds, crops, _load_segment) if args.folds else lambda _: segment
+    usual, smaller = judged(crops, segment_of), judged([*chain(*shrunken.values())], segment_of)
+    elsewhere = judged([*chain(*heads.values())], lambda _: segment)
+    answered = ", answered by models that had not seen them" if args.folds else ""
+    limits = fit_limits(usual, model, answered, kinds(smaller, elsewhere))
+    if not args.evaluate:
+        limits.save(args.model_path.parent)
+        print(f"{len(limits.ranges)} limits fitted on {limits.fitted_on}, beside {args.model_path}")
+        return
+
+    def tally_heads(source: str) -> Tally:
+        others = [one for one in elsewhere if one.crop.person != source]
+        without = fit_limits(usual, model, others=kinds(smaller, others))
+        return tally_crops(heads[source], lambda _: segment, lambda _: without, source)
+
+    limits_of = limits_of_other_half(usual, model, smaller, elsewhere)
+    tallies = [tally_crops(crops, segment_of, limits_of)]
+    tallies += [tally_crops(several, segment_of, limits_of, kind) for kind, several in shrunken.items()]
+    tallies += [tally_heads(source) for source in heads]
+    tallies += tally_nonsense(crops[:: args.every], segment_of, limits_of)
+    if args.studies.is_dir():
+        tallies += tally_brains(read_brains(args.studies), segment, limits)
+    print(as_table(tallies))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
-        crops, shrunken, heads = read_crops(args.images), read_shrunken(args.shrunken), read_heads(args.heads)
-        agent = _load(args.model_path)
-        segment, model = agent.single_volume_inference, agent.identity["sha256"]
-        segment_of = held_out(args.folds, crops, _load_segment) if args.folds else lambda _: segment
-        usual, smaller = judged(crops, segment_of), judged([*chain(*shrunken.values())], segment_of)
-        elsewhere = judged([*chain(*heads.values())], lambda _: segment)
-        answered = ", answered by models that had not seen them" if args.folds else ""
-        limits = fit_limits(usual, model, answered, kinds(smaller, elsewhere))
-        if not args.evaluate:
-            limits.save(args.model_path.parent)
-            print(f"{len(limits.ranges)} limits fitted on {limits.fitted_on}, beside {args.model_path}")
-            return 0
-        limits_of = limits_of_other_half(usual, model, smaller, elsewhere)
-        tallies = [tally_crops(crops, segment_of, limits_of)]
-        tallies += [tally_crops(several, segment_of, limits_of, kind) for kind, several in shrunken.items()]
-        for source, several in heads.items():
-            others = [one for one in elsewhere if one.crop.person != source]
-            without = fit_limits(usual, model, others=kinds(smaller, others))
-            tallies.append(tally_crops(several, lambda _: segment, lambda _, one=without: one, source))
-        tallies += tally_nonsense(crops[:: args.every], segment_of, limits_of)
-        if args.studies.is_dir():
-            tallies += tally_brains(read_brains(args.studies), segment, limits)
-        print(as_table(tallies))
+        fit_or_evaluate(args)
     except (OSError, ValueError, Stop) as error:
         print(error, file=sys.stderr)
         return 1
