@@ -10,12 +10,23 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
 from config import Config
-from hippocampus_data import Case, DataError, LoadHippocampusData, Split, add_data_root, fold_splits
-from runs import SECTION, made
+from hippocampus_data import (
+    Case,
+    DataError,
+    LoadHippocampusData,
+    Split,
+    add_data_root,
+    fold_splits,
+    person_of,
+    read_ras,
+)
+from nifti import nifti_files
+from runs import SECTION, load_best, made
 from unet_experiment import UNetExperiment
 from volume_stats import score_volume, write_scores
 
@@ -29,6 +40,8 @@ class Variant:
     settings: dict = field(default_factory=dict)
     one_class: bool = False  # both structures under label 1
     left_out: str = ""  # volumes with this flag in section 1's curation.csv
+    unlabelled: str = ""  # folder of images to learn from besides,
+    labelled_by: str = ""  # by what the network in this folder, which has not seen the test either, finds in them
 
 
 def merged(case: Case) -> Case:
@@ -50,6 +63,25 @@ def fewer(split: Split, left_out: set[str]) -> Split:
     return dataclasses.replace(split, train=[name for name in split.train if name not in left_out])
 
 
+def pseudo_labelled(variant: Variant, split: Split) -> list[Case]:
+    """The unlabelled images of persons who are not tested on, with what the network finds; none where it lacks a part.
+
+    Raises DataError where there are none, ValueError where there is no network.
+    """
+    _, segmenter = load_best(Path(variant.labelled_by))
+    tested, cases = {person_of(name) for name in split.test}, []
+    for path in nifti_files(Path(variant.unlabelled)):
+        if person_of(path.name) not in tested:
+            image = read_ras(path).astype(np.float32)
+            with torch.no_grad():
+                labels = segmenter(torch.from_numpy(image)).argmax(dim=0).numpy().astype(np.uint8)
+            if {1, 2} <= set(np.unique(labels)):
+                cases.append(Case(f"unlabelled_{path.name}", image, labels))
+    if not cases:
+        raise DataError(f"{variant.unlabelled} has no image of a person who is not tested on")
+    return cases
+
+
 def run_variant(variant: Variant, base: dict, root: Path, folder: Path, threads: int) -> None:
     """Trains and tests one variant, in a process of its own; writes results.csv and results.json."""
     torch.set_num_threads(threads)
@@ -59,6 +91,9 @@ def run_variant(variant: Variant, base: dict, root: Path, folder: Path, threads:
     splits = fold_splits([case.name for case in cases], config.folds, config.validation_share, config.seed)
     left_out = flagged(root, variant.left_out) if variant.left_out else set()
     split = fewer(splits[config.only_fold - 1], left_out)
+    if variant.unlabelled:
+        more = pseudo_labelled(variant, split)
+        learned, split = learned + more, dataclasses.replace(split, train=split.train + [case.name for case in more])
     run = UNetExperiment(config, learned, split, made(folder))
     run.train()
     tested = [case for case in cases if case.name in split.test]
