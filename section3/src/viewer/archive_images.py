@@ -5,9 +5,10 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import nibabel as nib
 import numpy as np
@@ -16,12 +17,16 @@ from archive.dicomweb import DicomWebArchive, NotFoundError
 from archive.received import temporary_folder
 from archive.sending import ArchiveError
 from common.refusal import Failure, Refusal
+from reading.dicom_file import Instance
 from reading.dicom_series import UID_TEXT, Series, Study, read_study
 from reading.dicom_volume import SourceVolume, load_head
 from reading.series_rules import is_ours
 from viewer.corrections import by_names
 from viewer.image_store import FINAL, ImageStore, NoSuchThing, StoredImage
 from viewer.images import as_nifti, kind_of, read_image
+
+if TYPE_CHECKING:
+    import highdicom as hd
 
 WHOLE_NAME = "whole"  # of a segment that holds others
 
@@ -95,14 +100,10 @@ def correction_of(path: Path, source: SourceVolume, kind: str) -> np.ndarray | N
     import highdicom as hd  # here, as it takes long
 
     segmentation = hd.seg.segread(path)
-    uids = [one.text("SOPInstanceUID") for one in source.instances]
-    if len(set(uids)) < len(uids):
-        raise Refusal("unreadable-pixels", "of an image of many frames no segmentation can be read yet")
-    if not {uid for _, _, uid in segmentation.get_source_image_uids()} <= set(uids):
+    uids = {one.text("SOPInstanceUID") for one in source.instances}
+    if not {uid for _, _, uid in segmentation.get_source_image_uids()} <= uids:
         return None
-    frames = segmentation.get_pixels_by_source_instance(
-        uids, ignore_spatial_locations=True, assert_missing_frames_are_empty=True
-    )
+    frames = _masks_by_slice(segmentation, source.instances)
     names, places = [], np.zeros(frames.shape[:3], np.uint8)
     for number, segment in enumerate(segmentation.segment_numbers):
         name = _our_name(segmentation.get_segment_description(segment).segment_label)
@@ -112,6 +113,21 @@ def correction_of(path: Path, source: SourceVolume, kind: str) -> np.ndarray | N
     by_column = by_names(places, names, kind).transpose(2, 1, 0)
     turned = np.flip(by_column.transpose(source.order), source.reversed_axes)
     return np.ascontiguousarray(turned)
+
+
+def _masks_by_slice(segmentation: hd.seg.Segmentation, slices: Sequence[Instance]) -> np.ndarray:
+    """Masks [slice, row, column, segment], empty where nothing was drawn; a slice is an image, or a frame of one."""
+    options = {"ignore_spatial_locations": True, "assert_missing_frames_are_empty": True}
+    uids = [one.text("SOPInstanceUID") for one in slices]
+    if slices[0].frame is None:
+        return segmentation.get_pixels_by_source_instance(uids, **options)
+    drawn_on = {uid for _, _, uid in segmentation.get_source_image_uids()}
+    masks = np.zeros((len(slices), segmentation.Rows, segmentation.Columns, segmentation.number_of_segments), np.uint8)
+    for uid in drawn_on:
+        places = [place for place, one in enumerate(uids) if one == uid]
+        frames = [slices[place].frame + 1 for place in places]
+        masks[places] = segmentation.get_pixels_by_source_frame(uid, frames, **options)
+    return masks
 
 
 def _our_name(label: str) -> str:

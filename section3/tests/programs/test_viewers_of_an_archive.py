@@ -18,6 +18,7 @@ from archive.sending import ArchiveError, send_to_archive
 from reading.dicom_series import list_files, read_study
 from reading.dicom_volume import load_head
 from servers import wait_until
+from viewer.archive_images import correction_of
 from viewer.nrrd_image import write_nrrd
 from viewer_client import serving_viewers
 
@@ -106,16 +107,20 @@ def drawn_elsewhere(study: Path, series_uid: str, folder: Path, labels: dict[str
     """A DICOM segmentation of a series as another program writes it; labels: masks [X, Y, Z] by names of segments."""
     series = read_study(list_files(study)).series_of(series_uid)
     source = load_head(series)
-    files = [pydicom.dcmread(one.path) for one in source.instances]
+    files = [pydicom.dcmread(path) for path in dict.fromkeys(one.path for one in source.instances)]
     for file in files:  # what highdicom asks of every image
         for keyword in ("PatientBirthDate", "PatientSex", "StudyTime", "ReferringPhysicianName", "StudyID"):
             file.setdefault(keyword, "")
+        if "SharedFunctionalGroupsSequence" in file:
+            file.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SliceThickness = 1
     code = hd.sr.CodedConcept("10200004", "SCT", "Liver")  # whatever: names decide
     descriptions = [
         hd.seg.SegmentDescription(number, name, code, code, hd.seg.SegmentAlgorithmTypeValues.MANUAL)
         for number, name in enumerate(labels, start=1)
     ]
     masks = np.stack([source.by_slice(mask) for mask in labels.values()], axis=-1).astype(np.uint8)
+    if len(files) == 1:  # of many frames, in which they are in their own order
+        masks = masks[np.argsort([one.frame for one in source.instances])]
     segmentation = hd.seg.Segmentation(
         files,
         masks,
@@ -161,6 +166,21 @@ def test_what_was_drawn_in_another_viewer_becomes_a_correction(service, crop, ar
     # Again there is nothing new, and what is in the archive by us is none.
     assert corrections.main(pull) == 0
     assert capsys.readouterr().out == "0 new corrections of 1 images\n"
+
+
+def test_what_was_drawn_on_an_image_of_many_frames_is_read(crop, tmp_path, to_enhanced):
+    """As what was drawn on single ones."""
+    study = tmp_path / "study"
+    uid = pydicom.dcmread(crop).SeriesInstanceUID
+    source = load_head(read_study(list_files(study)).series_of(uid))
+    drawn = np.zeros(source.grid.shape, bool)
+    drawn[3:7, 15:19, 8:14] = True
+    single = correction_of(drawn_elsewhere(study, uid, tmp_path, {"anterior": drawn}), source, "crop")
+    to_enhanced([one.path for one in source.instances][::-1])
+    source = load_head(read_study(list_files(study)).series_of(uid))
+    assert [one.frame for one in source.instances] == list(range(len(source.instances)))[::-1]
+    many = correction_of(drawn_elsewhere(study, uid, tmp_path, {"anterior": drawn}), source, "crop")
+    assert single.sum() == 4 * 4 * 6 and np.array_equal(single, many)
 
 
 def test_our_own_segmentation_is_no_correction(service, crop, archives, tmp_path, capsys, threshold_model):
