@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
+from checks.quality_measures import around_centre
 from common.refusal import Stop
 from measuring.hippocrop import SIDES, Localiser, crop_grid
 from measuring.measure_head import cut
-from measuring.quality_measures import around_centre
 from reading.nifti_head import SUFFIXES, read_head
 
 LABELS_ENDING = "_labels.nii.gz"  # beside an image, what is known of it

@@ -1,4 +1,4 @@
-"""Fit the limits of measuring/quality.py on curated crops, and count what they get wrong.
+"""Fit the limits of checks/quality.py on curated crops, and count what they get wrong.
 
     python section3/calibration/fit_quality_limits.py --folds RUN
         writes quality_limits.json and quality_template.npz beside the model
@@ -39,14 +39,14 @@ import clinic_environment  # noqa: F401  before anything that may be missing
 import numpy as np
 from tqdm import tqdm
 
+from checks.quality_catalogue import INPUT_MEASURES, OUTPUT_MEASURES, Measure
+from checks.quality_limits import Limits, Range
+from checks.quality_measures import around_centre, measure_image, measure_output, measure_size, normalise
 from common.refusal import Stop
 from common.shipped import DEFAULT_LOCALISER, DEFAULT_MODEL
 from crops import Crop, Judged, Segment, SegmentOf, held_out, read_crops
 from crops_of_heads import crops_of_heads
 from measuring.hippocrop import Localiser
-from measuring.quality_catalogue import INPUT_MEASURES, OUTPUT_MEASURES, Measure
-from measuring.quality_limits import Limits, Range
-from measuring.quality_measures import around_centre, measure_image, measure_output, measure_size, normalise
 from measuring.unet_inference_agent import UNetInferenceAgent
 from nonsense import read_brains
 from tallies import Tally, as_table, tally_brains, tally_crops, tally_nonsense

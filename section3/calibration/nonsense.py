@@ -1,4 +1,4 @@
-"""What must never get a number: faulty crops and other anatomy. To try the checks of measuring/quality.py on.
+"""What must never get a number: faulty crops and other anatomy. To try the checks of checks/quality.py on.
 
 Every change takes a raw volume [X, Y, Z] (RAS, 1 mm) and a random generator and returns another raw volume.
 """

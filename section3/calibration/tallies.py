@@ -10,10 +10,10 @@ from itertools import islice
 import numpy as np
 from tqdm import tqdm
 
+from checks.quality import assess_input, assess_output
+from checks.quality_limits import Limits
 from common.verdicts import FAIL, PASS, WARN, Check, worst
 from crops import Crop, Segment, SegmentOf
-from measuring.quality import assess_input, assess_output
-from measuring.quality_limits import Limits
 from nonsense import NONSENSE, random_crops, squeezed
 
 BRAIN_CROPS = 10  # from each brain series

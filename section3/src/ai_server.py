@@ -22,10 +22,10 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import clinic_environment  # noqa: F401  before anything that may be missing
+from batches.engines import Engine, local_engine
 from common.refusal import Stop
 from common.start import limit_memory, positive
 from node.ai_node import LEASE, AiNode, Settings
-from node.engines import Engine, local_engine
 from node.incoming import Incoming
 from node.modules import load_modules
 from node.study_queue import NothingToRetryError, QueueError, StudyQueue

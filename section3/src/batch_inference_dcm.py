@@ -15,12 +15,12 @@ import sys
 from pathlib import Path
 
 import clinic_environment  # noqa: F401  before anything that may be missing
+from batches.batch import BatchProcessingStats, find_hippocrop_studies, run_batch_inference
+from batches.dask_engine import dask_engine
+from batches.engines import LOCAL_ENGINES, local_engine
+from batches.study_worker import StudyTask
 from common.refusal import Failure, Refusal, Stop
 from common.start import positive
-from node.batch import BatchProcessingStats, find_hippocrop_studies, run_batch_inference
-from node.dask_engine import dask_engine
-from node.engines import LOCAL_ENGINES, local_engine
-from node.study_worker import StudyTask
 from options import (
     DEADLINE,
     add_common_options,

@@ -23,20 +23,20 @@ from pathlib import Path
 import clinic_environment  # noqa: F401  before anything that may be missing
 from archive.dicomweb import DicomWebArchive
 from archive.tls import TlsFiles
+from choosing.series_rules import load_rules
 from common.refusal import Failure, Refusal, Stop
 from common.shipped import DEFAULT_LOCALISER, DEFAULT_MODEL
 from common.whole_files import write_bytes, write_text
 from measuring.hippocrop import Localiser
 from measuring.unet_inference_agent import UNetInferenceAgent
 from options import DEFAULT_HEAD_RULES, dicomweb_url, uid
-from reading.series_rules import load_rules
 from study.process_study import DEFAULT_OUTPUT
 from study.setup import SetupFiles
-from viewer.archive_images import image_of_series, pull_corrections
-from viewer.correction_results import CORRECTED, send_correction
-from viewer.image_store import ImageStore, NoSuchThing
-from viewer.learning import DONE, EPOCHS, ERROR, SECTION2, WEIGHTS, Learning, finish, training_python
-from viewer.training_pairs import IMAGES, LABELS, corrected, write_pairs
+from teaching.archive_images import image_of_series, pull_corrections
+from teaching.correction_results import CORRECTED, send_correction
+from teaching.image_store import ImageStore, NoSuchThing
+from teaching.learning import DONE, EPOCHS, ERROR, SECTION2, WEIGHTS, Learning, finish, training_python
+from teaching.training_pairs import IMAGES, LABELS, corrected, write_pairs
 
 COMPARISON = "comparison.md"
 LEAST_COMPARED = 2  # persons; from one alone no interval can be told

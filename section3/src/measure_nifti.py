@@ -23,10 +23,10 @@ from concurrent.futures import Future
 from pathlib import Path
 
 import clinic_environment  # noqa: F401  before anything that may be missing
+from batches.engines import failure_of, local_engine
 from common.refusal import SUCCESS, Failure, Stop
 from common.start import positive, start_program
 from common.whole_files import write_text
-from node.engines import failure_of, local_engine
 from reading.nifti_head import SUFFIXES
 from study.head_study import MASKS, VOLUMES, HeadTask, measure_image
 

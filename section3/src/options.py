@@ -13,9 +13,9 @@ from archive.dicomweb import DicomWebArchive, parse_url
 from archive.dimse import DimseArchive
 from archive.sending import Archive, ArchiveError, Patience, send_to_archive
 from archive.tls import TlsFiles
+from choosing.series_rules import DEFAULT_HEAD_RULES, DEFAULT_RULES, load_rules
 from common.shipped import DEFAULT_MODEL
 from reading.dicom_series import UID_TEXT
-from reading.series_rules import DEFAULT_HEAD_RULES, DEFAULT_RULES, load_rules
 from study.process_study import Send
 from study.setup import SetupFiles
 

@@ -23,16 +23,16 @@ import uvicorn
 import clinic_environment  # noqa: F401  before anything that may be missing
 from archive.dicomweb import DicomWebArchive
 from archive.tls import TlsFiles
+from choosing.series_rules import load_rules
 from common.refusal import Stop
 from common.shipped import DEFAULT_MODEL
 from common.start import give_memory_back, positive
 from options import DEFAULT_HEAD_RULES, DEFAULT_RULES, dicomweb_url
-from reading.series_rules import load_rules
 from study.process_study import DEFAULT_OUTPUT
 from study.setup import SetupFiles
+from teaching.image_store import ImageStore
+from teaching.learning import Learning
 from viewer.access import LOOPBACK, is_key
-from viewer.image_store import ImageStore
-from viewer.learning import Learning
 from viewer.segmenting import Segmenter
 from viewer.viewer_service import ServiceOptions, create_service
 

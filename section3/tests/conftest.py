@@ -17,15 +17,16 @@ import pytest
 from scipy import ndimage
 
 from archive.sending import Patience
+from batches import engines
+from checks.quality_limits import Limits
+from checks.quality_measures import measure_output
+from choosing.series_rules import consider_series, get_series_for_inference, load_rules
 from crops import Crop, Judged
 from fit_quality_limits import fit_limits
 from makers import CARD, make_blocks, make_enhanced, save_threshold_model
-from measuring.quality_limits import Limits
-from measuring.quality_measures import measure_output
-from node import engines
 from pages import canvas
 from phantom import Phantom, StudyHeader, make_phantom, write_series, write_study
-from reading.series_rules import load_rules
+from reading.dicom_series import list_files, read_study
 from servers import listens, serving
 from study.setup import Setup, SetupFiles
 
@@ -325,3 +326,14 @@ def setup_of() -> Callable:
         return SetupFiles(model, load_rules(), pseudonymous).load()
 
     return load
+
+
+@pytest.fixture
+def crop_of():
+    """crop_of(study): the study and the series that is its input."""
+
+    def choose(folder):
+        study = read_study(list_files(folder))
+        return study, get_series_for_inference(study, consider_series(study, load_rules()))
+
+    return choose

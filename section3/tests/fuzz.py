@@ -45,13 +45,13 @@ from pydicom.uid import RLELossless  # noqa: E402
 from archive.dicomweb import DicomWebArchive  # noqa: E402
 from archive.fetching import fetched_study  # noqa: E402
 from archive.sending import LONGEST_PAUSE, ArchiveError, Patience, send_to_archive  # noqa: E402
+from choosing.series_rules import load_rules  # noqa: E402
 from common.refusal import CODES, REFUSED, Refusal  # noqa: E402
 from common.start import limit_memory  # noqa: E402
 from common.stopwatch import Stopwatch  # noqa: E402
 from makers import CARD, make_blocks, make_enhanced, save_threshold_model  # noqa: E402
 from phantom import write_study  # noqa: E402
 from reading.dicom_series import list_files, read_study  # noqa: E402
-from reading.series_rules import load_rules  # noqa: E402
 from study.process_study import measure_study, process_single_study  # noqa: E402
 from study.setup import SetupFiles  # noqa: E402
 

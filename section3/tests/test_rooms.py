@@ -10,13 +10,17 @@ SOURCE = SECTION / "src"
 MAY_IMPORT = {
     "common": set(),
     "reading": {"common"},
-    "measuring": {"common"},
-    "pages": {"common", "measuring"},
+    "choosing": {"common", "reading"},
+    "checks": {"common"},
+    "measuring": {"common", "checks"},
+    "pages": {"common", "checks", "measuring"},
     "objects": {"common", "reading", "measuring", "pages"},
-    "archive": {"common", "reading"},
-    "study": {"common", "reading", "measuring", "pages", "objects"},
-    "node": {"common", "reading", "study"},
-    "viewer": {"archive", "common", "reading", "measuring", "pages", "study"},
+    "archive": {"common", "reading", "choosing"},
+    "study": {"common", "reading", "choosing", "checks", "measuring", "pages", "objects"},
+    "batches": {"common", "reading", "study"},
+    "node": {"common", "reading", "choosing", "study", "batches"},
+    "teaching": {"common", "reading", "choosing", "measuring", "archive", "study"},
+    "viewer": {"common", "reading", "measuring", "pages", "archive", "study", "teaching"},
 }
 SHARED = {"options", "clinic_environment"}  # what the programs have in common
 PROGRAMS = {path.stem for path in SOURCE.glob("*.py")} - SHARED

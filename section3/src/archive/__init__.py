@@ -1,1 +1,1 @@
-"""To the archive and back; imports common and reading."""
+"""To the archive and back; imports choosing, common and reading."""

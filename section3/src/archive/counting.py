@@ -8,9 +8,9 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 
 from archive.sending import ArchiveError
+from choosing.series_rules import is_ours
 from reading.dicom_file import DICOM_ERRORS, Instance
 from reading.dicom_series import Series
-from reading.series_rules import is_ours
 
 COUNT = "NumberOfSeriesRelatedInstances"
 MOST_SERIES = 1000  # of a study; who answers with more is not believed

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from archive.dicomweb import DicomWebArchive
 from archive.received import temporary_folder
+from choosing.series_choice import choose_series
+from choosing.series_rules import Condition
 from common.refusal import Refusal
 from reading.dicom_series import Series, read_study
-from reading.series_choice import choose_series
-from reading.series_rules import Condition
 
 
 @contextmanager

@@ -8,7 +8,7 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/shared.sh"
 
-[ $# -ge 1 ] && [ $# -le 2 ] || wrong_use "it takes a study, and a folder to work in"
+[ $# -eq 1 ] || [ $# -eq 2 ] || wrong_use "it takes a study, and a folder to work in"
 [ -d "$1" ] || wrong_use "there is no folder $1"
 need buildah buildah
 need mmdebstrap mmdebstrap

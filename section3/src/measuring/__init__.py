@@ -1,1 +1,1 @@
-"""From a volume to numbers, without a word of DICOM; imports common."""
+"""From a volume to numbers, without a word of DICOM; imports checks and common."""

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from checks.quality import assess_handedness, check_of
+from checks.quality_catalogue import OUTPUT_MEASURES, Measure
+from checks.quality_limits import Range
+from checks.quality_measures import measure_output
 from common.verdicts import Check
 from common.volume import Grid
 from measuring.hippocrop import Place
-from measuring.quality import assess_handedness, check_of
-from measuring.quality_catalogue import OUTPUT_MEASURES, Measure
-from measuring.quality_limits import Range
-from measuring.quality_measures import measure_output
 
 FITTED = "heads of several scanners: section2/out/heads.md"
 NO_HEAD = "this is no head of an adult, or a part of one"

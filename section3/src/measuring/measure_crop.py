@@ -2,13 +2,7 @@
 
 import numpy as np
 
-from common.refusal import Refusal
-from common.stopwatch import Stopwatch
-from common.structures import PARTS, WHOLE
-from common.verdicts import Check, failed
-from common.volume import Grid, Volume
-from measuring.measurement import Hippocampus
-from measuring.quality import (
+from checks.quality import (
     assess_handedness,
     assess_input,
     assess_output,
@@ -17,8 +11,14 @@ from measuring.quality import (
     is_cut,
     nothing_checked,
 )
-from measuring.quality_limits import Limits
-from measuring.quality_measures import measure_output
+from checks.quality_limits import Limits
+from checks.quality_measures import measure_output
+from common.refusal import Refusal
+from common.stopwatch import Stopwatch
+from common.structures import PARTS, WHOLE
+from common.verdicts import Check, failed
+from common.volume import Grid, Volume
+from measuring.measurement import Hippocampus
 from measuring.resampling import to_model_grid, to_source_grid
 from measuring.unet_inference_agent import UNetInferenceAgent
 

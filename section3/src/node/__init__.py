@@ -1,1 +1,1 @@
-"""Many studies, and the processes that work on them; imports common, reading and study."""
+"""Many studies, and the processes that work on them; imports batches, choosing, common, reading and study."""

@@ -14,9 +14,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from batches.engines import Engine, failure_of
+from batches.study_worker import StudyTask
 from common.send_outcome import SendOutcome
 from node.claimed_study import LOST, ClaimedStudy, outputs_to_send, warm_up, work_on_claim
-from node.engines import Engine, failure_of
 from node.incoming import UNIDENTIFIED, Incoming
 from node.modules import Module
 from node.study_queue import (
@@ -29,7 +30,6 @@ from node.study_queue import (
     QueueError,
     StudyQueue,
 )
-from node.study_worker import StudyTask
 from study.process_study import Send, folder_name
 from study.setup import SetupFiles
 from study.study_result import read_result

@@ -19,6 +19,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from batches.study_worker import StudyTask, load_setup, proven_result
 from common.refusal import FAILED as FAILED_STATUS
 from common.refusal import REFUSED, Failure, Stop
 from common.verdicts import WARN
@@ -37,7 +38,6 @@ from node.study_queue import (
     Report,
     StudyQueue,
 )
-from node.study_worker import StudyTask, load_setup, proven_result
 from reading.dicom_series import read_study
 from study.process_study import process_single_study
 from study.setup import SetupFiles

@@ -21,12 +21,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from choosing.series_rules import is_ours
 from common.refusal import Failure
 from node.asking import Ask, Asking
 from node.study_queue import Files, StudyQueue
 from reading.dicom_file import DICOM_ERRORS, Instance, read_instance
 from reading.dicom_series import UID_TEXT, Series, list_files
-from reading.series_rules import is_ours
 from study.study_result import sha256_of
 
 DONE, FAILED, OWN = "done", "failed", "own"

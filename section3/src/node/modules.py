@@ -4,7 +4,7 @@ A file says which series goes to which module, a JSON list:
 
 name       what it is called, and its folder among the outputs of a study
 command    a list of words; {series} and {output} stand for the two folders
-rules      a file of conditions (see reading/series_rules.py), beside this one: every series that meets them goes to it
+rules      a file of conditions (see choosing/series_rules.py), beside this one: every series that meets them goes to it
 timeout    seconds for a study, 300 where nothing is said
 
 What a command that ends with 0 leaves as *.dcm is sent with our own results. It must belong to the study, and its
@@ -24,12 +24,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from choosing.series_rules import Condition, consider_series, is_ours, load_rules, rules_sha256
 from common.product import PRODUCT
 from common.refusal import Failure
 from common.whole_files import write_json
 from reading.dicom_file import Instance, read_instance
 from reading.dicom_series import Series, Study, list_files
-from reading.series_rules import Condition, consider_series, is_ours, load_rules, rules_sha256
 from study.output_folder import UNFINISHED, only_run_in
 from study.study_result import sha256_of
 

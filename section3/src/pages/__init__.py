@@ -1,1 +1,1 @@
-"""What people look at, as pictures; imports common and measuring."""
+"""What people look at, as pictures; imports checks, common and measuring."""

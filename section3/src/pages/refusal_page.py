@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image
 
+from checks.quality import number_in_words
 from common.refusal import CODES, Refusal
 from common.verdicts import Check, failed
 from common.volume import Grid, Volume
 from measuring.measurement import Measurement
-from measuring.quality import number_in_words
 from pages.canvas import (
     BRIGHT,
     COLUMN,

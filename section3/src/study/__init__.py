@@ -1,1 +1,2 @@
-"""One study from its files to its folder of outputs; imports common, reading, measuring, pages and objects."""
+"""One study from its files to its folder of outputs;
+imports checks, choosing, common, measuring, objects, pages and reading."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from choosing.series_checks import check_series
+from choosing.series_choice import Choice, choose_series
+from choosing.series_rules import get_series_for_inference, without_ours
 from common.refusal import Refusal, printable
 from common.stopwatch import Stopwatch
 from measuring.measure_crop import measure_crop
@@ -18,9 +21,6 @@ from reading.dicom_volume import (
     volume_to_look_at,
 )
 from reading.identity import Identity, Nobody
-from reading.series_checks import check_series
-from reading.series_choice import Choice, choose_series
-from reading.series_rules import get_series_for_inference, without_ours
 from study.setup import Setup
 
 

@@ -6,12 +6,12 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from checks.quality_limits import Limits
+from choosing.series_rules import Condition, rules_sha256
 from common.shipped import DEFAULT_LOCALISER, HEAD_REVISION
 from measuring.hippocrop import Localiser
-from measuring.quality_limits import Limits
 from measuring.unet_inference_agent import UNetInferenceAgent
 from objects.provenance import REVISION
-from reading.series_rules import Condition, rules_sha256
 
 
 @dataclass(frozen=True)

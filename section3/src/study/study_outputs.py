@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL import Image
 from pydicom import Dataset
 
+from choosing.series_rules import without_ours
 from common.output_files import (
     MEASUREMENTS,
     OVERLAY,
@@ -43,7 +44,6 @@ from pages.views import window
 from reading.dicom_file import Instance
 from reading.dicom_series import Study
 from reading.identity import pseudonym
-from reading.series_rules import without_ours
 from study.output_folder import OutputFolder
 from study.setup import Setup
 from study.study_result import output_rows

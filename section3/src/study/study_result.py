@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from choosing.series_rules import rules_sha256
 from common.output_files import RESULT
 from common.refusal import CODES, SUCCESS, Stop, printable
 from common.send_outcome import SendOutcome
@@ -15,7 +16,6 @@ from measuring.measurement import Measurement
 from objects.provenance import REVISION
 from reading.dicom_series import Study
 from reading.identity import pseudonym
-from reading.series_rules import rules_sha256
 from study.setup import Setup
 
 

@@ -1,1 +1,2 @@
-"""The service for viewers: images come, masks go; it imports archive, common, measuring, pages, reading and study."""
+"""The service for viewers: images come, masks go;
+it imports archive, common, measuring, pages, reading, study and teaching."""

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from common.product import PRODUCT
 from common.verdicts import PASS
 from pages.canvas import BRIGHT, LINE, MARGIN, MUTED, NORMAL, SIZE, WARNING, Page, fit
-from viewer.image_store import ImageStore
+from teaching.image_store import ImageStore
 from viewer.segmenting import Answer
 
 MOST = 500  # answers

@@ -16,7 +16,7 @@ from measuring.measurement import Hippocampus, chances_in, labels_in
 from reading.dicom_volume import require_resampleable
 from reading.nifti_head import HeadImage
 from study.setup import Setup, SetupFiles
-from viewer.images import CROP, HEAD, NAMES, kind_of
+from teaching.images import CROP, HEAD, NAMES, kind_of
 
 MODELS = {  # by their names in addresses: the kind of image that each takes, and what it is
     "hippocampus_head": (HEAD, "Both hippocampi in a T1-weighted image of a head."),

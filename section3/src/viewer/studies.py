@@ -15,8 +15,8 @@ from common.refusal import Failure, Stop
 from reading.dicom_series import UID_TEXT
 from study.process_study import process_single_study, record_stop
 from study.study_result import StudyResult, read_result
-from viewer.correction_results import CORRECTED, send_correction
-from viewer.image_store import ImageStore, NoSuchThing, StoredImage
+from teaching.correction_results import CORRECTED, send_correction
+from teaching.image_store import ImageStore, NoSuchThing, StoredImage
 from viewer.segmenting import Segmenter
 
 WAITING, WORKING, DONE = "waiting", "working", "done"

@@ -28,13 +28,13 @@ from starlette.types import ASGIApp
 from archive.dicomweb import DicomWebArchive
 from common.product import NOT_FOR_DIAGNOSIS, PRODUCT
 from common.refusal import Refusal, Stop, printable
+from teaching.archive_images import image_of_series
+from teaching.corrections import corrected_labels
+from teaching.image_store import FINAL, ORIGINAL, ImageStore, NoSuchThing, StoredImage
+from teaching.images import NAMES, as_nifti, as_nrrd, ending_of, kind_of, labels_of, read_image
+from teaching.learning import EPOCHS, AlreadyRunning, Learning
 from viewer.access import Gate
-from viewer.archive_images import image_of_series
-from viewer.corrections import corrected_labels
 from viewer.drift import draw_drift, drift, told_of
-from viewer.image_store import FINAL, ORIGINAL, ImageStore, NoSuchThing, StoredImage
-from viewer.images import NAMES, as_nifti, as_nrrd, ending_of, kind_of, labels_of, read_image
-from viewer.learning import EPOCHS, AlreadyRunning, Learning
 from viewer.segmenting import MODEL_OF, MODELS, Answer, Segmenter
 from viewer.studies import Studies
 

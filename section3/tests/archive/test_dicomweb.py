@@ -21,9 +21,9 @@ import pytest
 from archive.dicomweb import MAX_INSTANCES, MAX_JSON_BRACKETS, DicomWebArchive, parse_url
 from archive.sending import ArchiveError, Patience, send_to_archive
 from archive.tls import TlsFiles
+from choosing.series_rules import consider_series, get_series_for_inference, load_rules
 from phantom import make_phantom, write_series
 from reading.dicom_series import list_files, read_study
-from reading.series_rules import consider_series, get_series_for_inference, load_rules
 
 pytestmark = pytest.mark.slow
 

@@ -9,10 +9,10 @@ import pytest
 
 from archive.fetching import fetched_study
 from archive.sending import ArchiveError
+from choosing.series_rules import Condition, load_rules
 from common.refusal import Failure
 from phantom import BRAIN_SERIES
 from reading.dicom_series import Series, list_files
-from reading.series_rules import Condition, load_rules
 
 
 class FolderArchive:

@@ -8,21 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from checks.quality import assess_input
+from checks.quality_catalogue import Measure
+from checks.quality_limits import Limits
+from checks.quality_measures import measure_output
+from choosing.series_rules import consider_series, get_series_for_inference, load_rules
 from common.shipped import DEFAULT_MODEL
 from common.verdicts import FAIL, PASS
 from crops import Crop, Judged, Segment, held_out, read_crops
 from fit_quality_limits import OTHER_SCANNERS, SHRUNKEN, fit_range, limits_of_other_half, main, mean_crop
-from measuring.quality import assess_input
-from measuring.quality_catalogue import Measure
-from measuring.quality_limits import Limits
-from measuring.quality_measures import measure_output
 from measuring.resampling import to_model_grid
 from measuring.unet_inference_agent import UNetInferenceAgent
 from nonsense import read_brains
 from phantom import make_phantom, make_training_set
 from reading.dicom_series import list_files, read_study
 from reading.dicom_volume import load_dicom_volume_as_numpy_from_list
-from reading.series_rules import consider_series, get_series_for_inference, load_rules
 from tallies import Tally, as_table, judge, tally_brains, tally_crops, tally_nonsense
 
 pytestmark = pytest.mark.slow

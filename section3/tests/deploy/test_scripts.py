@@ -140,8 +140,8 @@ def test_the_defaults_are_those_of_the_specification():
     assert done.stdout.split() == ["127.0.0.1", "ORTHANC", "4242", "8042", "HIPPOAI", "3000"]
 
 
-@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
-def test_shellcheck_finds_nothing():
+def test_shellcheck_finds_nothing(need_program):
+    need_program("shellcheck")
     done = subprocess.run(["shellcheck", "-x", *SHELL, "shared.sh"], cwd=SCRIPTS, capture_output=True, timeout=600)
     assert done.returncode == 0, done.stdout.decode()
 

@@ -11,13 +11,13 @@ import pytest
 from scipy import ndimage
 
 import measuring
+from checks.quality_catalogue import IMAGE_MEASURES, OUTPUT_MEASURES, SIZE_MEASURES
 from common.stopwatch import Stopwatch
 from common.structures import ANTERIOR, POSTERIOR
 from common.verdicts import FAIL, PASS, WARN
 from common.volume import Grid, Volume
 from measuring.measure_crop import get_predicted_volumes, measure_crop
 from measuring.measurement import Hippocampus
-from measuring.quality_catalogue import IMAGE_MEASURES, OUTPUT_MEASURES, SIZE_MEASURES
 from measuring.unet_inference_agent import UNetInferenceAgent
 
 ROOM = Path(measuring.__file__).parent

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from batches.engines import Engine, SerialExecutor
+from checks.quality_limits import Limits, Range
+from choosing.series_rules import load_rules
 from common.send_outcome import SendOutcome
 from common.shipped import DEFAULT_MODEL
-from measuring.quality_limits import Limits, Range
 from node.ai_node import AiNode, Settings
-from node.engines import Engine, SerialExecutor
 from node.incoming import Incoming
 from node.study_queue import Pauses, StudyQueue
-from reading.series_rules import load_rules
 from study.setup import SetupFiles
 
 QUIET, LONGEST, LEASE = 30, 900, 60

@@ -12,14 +12,14 @@ import threading
 from functools import partial
 from pathlib import Path
 
+from batches.engines import local_engine
+from choosing.series_rules import load_rules
 from common.send_outcome import SendOutcome
 from node import ai_node
 from node.ai_node import AiNode, Settings
 from node.claimed_study import ClaimedStudy, _end_with_node, work_on_claim
-from node.engines import local_engine
 from node.incoming import Incoming
 from node.study_queue import Pauses, StudyQueue
-from reading.series_rules import load_rules
 from study.setup import SetupFiles
 
 

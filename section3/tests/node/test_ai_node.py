@@ -12,11 +12,11 @@ import numpy as np
 import pydicom
 import pytest
 
+from batches.engines import ProcessExecutor
 from common.refusal import Failure
 from node import claimed_study, incoming
 from node.ai_node import FORGET_PAUSE
 from node.claimed_study import LOST, ClaimedStudy, work_on_claim
-from node.engines import ProcessExecutor
 from node.incoming import DONE, FAILED, OWN, UNIDENTIFIED, Incoming
 from node.study_queue import ClaimLost, StudyQueue
 from phantom import write_study

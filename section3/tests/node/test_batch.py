@@ -10,11 +10,11 @@ from pathlib import Path
 import pydicom
 import pytest
 
+from batches.batch import BatchProcessingStats, find_hippocrop_studies, run_batch_inference
+from batches.engines import Engine, ProcessExecutor, SerialExecutor
+from batches.study_worker import StudyTask
 from common.output_files import RESULT
 from common.refusal import Failure
-from node.batch import BatchProcessingStats, find_hippocrop_studies, run_batch_inference
-from node.engines import Engine, ProcessExecutor, SerialExecutor
-from node.study_worker import StudyTask
 from reading.dicom_series import list_files
 from study.setup import SetupFiles
 from study.study_result import StudyResult

@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
+from batches.dask_engine import dask_engine
 from common.refusal import Failure
-from node.dask_engine import dask_engine
 
 pytestmark = pytest.mark.slow
 
@@ -32,7 +32,7 @@ def test_a_call_beyond_its_deadline_ends_its_cluster_worker(cluster, calls):
 
 def test_where_no_scheduler_is_there_is_no_engine(free_port, monkeypatch):
     pytest.importorskip("distributed", reason="Dask is not installed (section3/requirements-cluster.txt)")
-    monkeypatch.setattr("node.dask_engine.CONNECT_TIMEOUT", 0.5)
+    monkeypatch.setattr("batches.dask_engine.CONNECT_TIMEOUT", 0.5)
     address = f"tcp://127.0.0.1:{free_port}"
     with pytest.raises(Failure, match=rf"^no Dask scheduler answers at {address} \[no-scheduler\]$"):
         dask_engine(address, LONG)

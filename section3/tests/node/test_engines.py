@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from batches import engines
+from batches.engines import LOCAL_ENGINES, ProcessExecutor, local_engine
 from common import start
-from node import engines
-from node.engines import LOCAL_ENGINES, ProcessExecutor, local_engine
 
 pytestmark = pytest.mark.slow
 
@@ -138,7 +138,7 @@ import sys
 from pathlib import Path
 
 import engine_calls
-from node.engines import ProcessExecutor
+from batches.engines import ProcessExecutor
 
 if __name__ == "__main__":
     with ProcessExecutor(2, threads=1, timeout=600) as executor:

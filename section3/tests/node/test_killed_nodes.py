@@ -11,8 +11,8 @@ from pathlib import Path
 import pydicom
 import pytest
 
+from batches import engines
 from common.send_outcome import SendOutcome
-from node import engines
 from node.incoming import DONE
 from reading.dicom_series import list_files
 from study.study_result import read_result

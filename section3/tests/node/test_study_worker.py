@@ -11,15 +11,15 @@ from pathlib import Path
 import pydicom
 import pytest
 
+from batches.engines import ProcessExecutor
+from batches.study_worker import StudyTask, proven_result, study_uids_of, work_on
+from checks.quality_limits import LIMITS_FILE, TEMPLATE_FILE, Limits, Range
+from choosing.series_rules import load_rules
 from common.output_files import RESULT
 from common.refusal import Failure, Stop
 from common.send_outcome import SendOutcome
 from common.shipped import DEFAULT_MODEL
-from measuring.quality_limits import LIMITS_FILE, TEMPLATE_FILE, Limits, Range
-from node.engines import ProcessExecutor
-from node.study_worker import StudyTask, proven_result, study_uids_of, work_on
 from reading.dicom_series import list_files
-from reading.series_rules import load_rules
 from study import setup
 from study.setup import SetupFiles
 from study.study_result import StudyResult

@@ -17,11 +17,11 @@ import pytest
 
 import batch_inference_dcm
 from batch_inference_dcm import main
+from batches.engines import LOCAL_ENGINES
+from checks.quality_limits import LIMITS_FILE, Limits, Range
+from choosing.series_rules import DEFAULT_RULES
 from common.shipped import DEFAULT_MODEL
-from measuring.quality_limits import LIMITS_FILE, Limits, Range
-from node.engines import LOCAL_ENGINES
 from reading.dicom_series import list_files
-from reading.series_rules import DEFAULT_RULES
 
 pytestmark = pytest.mark.slow
 
@@ -185,7 +185,7 @@ def test_a_bad_model_is_told_once(make_study, tmp_path, capfd):
 
 def test_no_cluster_is_told_in_one_line(make_study, tmp_path, threshold_model, free_port, monkeypatch, capfd):
     pytest.importorskip("distributed", reason="Dask is not installed (section3/requirements-cluster.txt)")
-    monkeypatch.setattr("node.dask_engine.CONNECT_TIMEOUT", 0.5)
+    monkeypatch.setattr("batches.dask_engine.CONNECT_TIMEOUT", 0.5)
     make_study(1, "root/1")
     address = f"tcp://127.0.0.1:{free_port}"
     arguments = [str(tmp_path / "root"), "--model-path", str(threshold_model), "--output-dir", str(tmp_path / "out")]
@@ -216,7 +216,7 @@ def test_a_search_that_kills_its_workers_is_told_in_one_line(
     make_study, tmp_path, threshold_model, calls, monkeypatch, capfd
 ):
     make_study(1, "root/1")
-    monkeypatch.setattr("node.batch.study_uids_of", calls.die)
+    monkeypatch.setattr("batches.batch.study_uids_of", calls.die)
     arguments = [str(tmp_path / "root"), "--output-dir", str(tmp_path / "out"), "--model-path", str(threshold_model)]
     assert main([*arguments, "--max-workers", "1"]) == 1
     out, err = capfd.readouterr()

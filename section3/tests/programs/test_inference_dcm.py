@@ -19,10 +19,10 @@ import pytest
 from PIL import Image
 
 import inference_dcm
+from checks.quality_limits import LIMITS_FILE
 from common.output_files import OUTPUTS
 from common.refusal import CODES
 from inference_dcm import main
-from measuring.quality_limits import LIMITS_FILE
 from phantom import make_phantom, write_study
 from reading.dicom_series import list_files
 from servers import LOCALHOST

@@ -12,11 +12,11 @@ from archive.dicomweb import DicomWebArchive
 from archive.dimse import DimseArchive
 from archive.sending import Patience, send_to_archive
 from archive.tls import TlsFiles
+from choosing.series_rules import load_rules
 from common.refusal import Failure
 from common.shipped import DEFAULT_MODEL
 from common.start import positive
 from options import add_common_options, archive_at, destinations, sender, setup_files
-from reading.series_rules import load_rules
 
 
 def parse(*arguments: str):

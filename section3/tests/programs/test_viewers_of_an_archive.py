@@ -18,8 +18,8 @@ from archive.sending import ArchiveError, send_to_archive
 from reading.dicom_series import list_files, read_study
 from reading.dicom_volume import load_head
 from servers import wait_until
-from viewer.archive_images import correction_of
-from viewer.nrrd_image import write_nrrd
+from teaching.archive_images import correction_of
+from teaching.nrrd_image import write_nrrd
 from viewer_client import serving_viewers
 
 pytestmark = pytest.mark.slow

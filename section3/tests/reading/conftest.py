@@ -8,7 +8,6 @@ import pytest
 
 from reading.dicom_series import Series, list_files, read_study
 from reading.dicom_volume import SourceVolume, load_dicom_volume_as_numpy_from_list
-from reading.series_rules import consider_series, get_series_for_inference, load_rules
 
 
 @pytest.fixture
@@ -32,14 +31,3 @@ def series_in() -> Callable[[Path], Series]:
 def load() -> Callable[[Path], SourceVolume]:
     """load(folder): the volume of the only series whose files lie there."""
     return lambda folder: load_dicom_volume_as_numpy_from_list(_series_in(folder))
-
-
-@pytest.fixture
-def crop_of():
-    """crop_of(study): the study and the series that is its input."""
-
-    def choose(folder):
-        study = read_study(list_files(folder))
-        return study, get_series_for_inference(study, consider_series(study, load_rules()))
-
-    return choose

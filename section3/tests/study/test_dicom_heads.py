@@ -8,6 +8,7 @@ import numpy as np
 import pydicom
 import pytest
 
+from choosing.series_rules import DEFAULT_HEAD_RULES, load_rules
 from common.output_files import MEASUREMENTS, OUTPUTS, PAGE, SEGMENTATION
 from common.shipped import DEFAULT_MODEL
 from common.stopwatch import Stopwatch
@@ -17,7 +18,6 @@ from measuring.measure_head import measure_head
 from objects.verify_objects import decode_measurements, decode_segmentation
 from phantom import StudyHeader, write_series
 from reading.dicom_series import list_files
-from reading.series_rules import DEFAULT_HEAD_RULES, load_rules
 from study.setup import Setup, SetupFiles
 
 pytestmark = pytest.mark.slow

@@ -10,11 +10,11 @@ import numpy as np
 import pydicom
 import pytest
 
+from checks.quality_limits import Limits
 from common.output_files import OUTPUTS
 from common.refusal import CODES, Failure
 from common.send_outcome import SendOutcome
 from common.shipped import DEFAULT_MODEL
-from measuring.quality_limits import Limits
 from objects.verify_objects import VerificationError
 from phantom import StudyHeader, write_series
 from reading.dicom_series import list_files

@@ -8,10 +8,10 @@ import shutil
 
 import pytest
 
+from checks.quality_limits import LIMITS_FILE, TEMPLATE_FILE
+from choosing.series_rules import load_rules
 from common.refusal import Failure
 from common.shipped import DEFAULT_MODEL
-from measuring.quality_limits import LIMITS_FILE, TEMPLATE_FILE
-from reading.series_rules import load_rules
 from study.setup import SetupFiles
 
 

@@ -6,12 +6,12 @@ from dataclasses import asdict, replace
 
 import pytest
 
+from choosing.series_rules import consider_series, load_rules, rules_sha256
 from common.refusal import CODES, FAILED, Failure, Refusal
 from common.send_outcome import SendOutcome
 from measuring.measurement import Measurement
 from objects.provenance import REVISION
 from reading.dicom_series import list_files, read_study
-from reading.series_rules import consider_series, load_rules, rules_sha256
 from study.output_folder import write_result
 from study.study_result import StudyResult, output_rows, read_result, sha256_of
 

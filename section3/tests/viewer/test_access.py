@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from common.refusal import Failure
-from viewer import image_store
+from teaching import image_store
+from teaching.image_store import ImageStore
 from viewer.access import is_key
-from viewer.image_store import ImageStore
 from viewer_client import ViewerClient
 
 pytestmark = pytest.mark.slow

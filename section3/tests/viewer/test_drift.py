@@ -8,8 +8,8 @@ from PIL import Image
 
 from common.refusal import Refusal
 from common.verdicts import Check
+from teaching.image_store import ImageStore
 from viewer.drift import LATEST, draw_drift, drift, told_of
-from viewer.image_store import ImageStore
 from viewer.segmenting import Answer
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from nibabel.nifti1 import Nifti1Header
 
 from makers import make_blocks
-from viewer.nrrd_image import write_nrrd
+from teaching.nrrd_image import write_nrrd
 
 pytestmark = pytest.mark.slow
 

@@ -20,10 +20,10 @@ from measuring.hippocrop import Localiser
 from measuring.unet_inference_agent import UNetInferenceAgent, onnxruntime
 from phantom import make_phantom
 from servers import wait_until
-from viewer import learning
-from viewer.image_store import FINAL, ImageStore
-from viewer.images import as_nifti, read_image
-from viewer.learning import AlreadyRunning, Learning, read_job
+from teaching import learning
+from teaching.image_store import FINAL, ImageStore
+from teaching.images import as_nifti, read_image
+from teaching.learning import AlreadyRunning, Learning, read_job
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ import pytest
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff
 
 from makers import make_blocks
-from viewer.nrrd_image import write_nrrd
+from teaching.nrrd_image import write_nrrd
 
 pytestmark = pytest.mark.slow
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from measuring.quality_measures import largest_share
+from checks.quality_measures import largest_share
 
 
 def test_largest_share():

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from checks import quality
+from checks.quality import assess_input, assess_output, assess_spacing
+from checks.quality_catalogue import INPUT_MEASURES, OUTPUT_MEASURES
+from checks.quality_limits import LIMITS_FILE, TEMPLATE_FILE, TEMPLATE_SCALE, Limits, Range
+from checks.quality_measures import enlarged
 from common.refusal import Failure
 from common.shipped import DEFAULT_MODEL
 from common.verdicts import FAIL, PASS, WARN, Check, worst
-from measuring import quality
-from measuring.quality import assess_input, assess_output, assess_spacing
-from measuring.quality_catalogue import INPUT_MEASURES, OUTPUT_MEASURES
-from measuring.quality_limits import LIMITS_FILE, TEMPLATE_FILE, TEMPLATE_SCALE, Limits, Range
-from measuring.quality_measures import enlarged
 from phantom import make_phantom
 
 SOURCE = Path(quality.__file__).parents[1]
@@ -207,7 +207,7 @@ def test_a_sentence_says_what_was_found_and_expected(phantom, limits):
 
 
 def test_importing_the_checks_does_not_import_scipy():
-    source = f"import sys; sys.path.insert(0, {str(SOURCE)!r}); import measuring.quality; "
+    source = f"import sys; sys.path.insert(0, {str(SOURCE)!r}); import checks.quality; "
     subprocess.run([sys.executable, "-c", source + "assert 'scipy' not in sys.modules"], check=True)
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from measuring.quality_measures import WRONG_SCALE
+from checks.quality_measures import WRONG_SCALE
 
 
 @dataclass(frozen=True)

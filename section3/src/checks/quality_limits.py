@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from checks.quality_catalogue import INPUT_MEASURES, OUTPUT_MEASURES
 from common.refusal import Failure
 from common.verdicts import FAIL, PASS, WARN
-from measuring.quality_catalogue import INPUT_MEASURES, OUTPUT_MEASURES
 
 LIMITS_FILE, TEMPLATE_FILE = "quality_limits.json", "quality_template.npz"
 

@@ -2,9 +2,9 @@
 
 import pytest
 
+from choosing.series_checks import check_series, completeness
 from common.verdicts import WARN
 from reading.dicom_volume import load_dicom_volume_as_numpy_from_list
-from reading.series_checks import check_series, completeness
 
 
 @pytest.fixture

@@ -20,10 +20,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from choosing.acquisition import acquisition_text
 from common.product import PRODUCT
 from common.refusal import Failure, Refusal
 from common.verdicts import SeriesVerdict
-from reading.acquisition import acquisition_text
 from reading.dicom_file import Instance
 from reading.dicom_series import Series, Study
 

@@ -7,20 +7,20 @@ from pathlib import Path
 
 from archive.dicomweb import DicomWebArchive
 from archive.sending import send_to_archive
+from choosing.series_rules import is_ours, without_ours
 from common.stopwatch import Stopwatch
 from common.structures import SIDES
 from common.verdicts import SeriesVerdict
 from measuring.measurement import Measurement, by_hand
 from reading.dicom_series import Series, Study
 from reading.dicom_volume import load_head
-from reading.series_rules import is_ours, without_ours
 from study.process_study import write_and_send
 from study.setup import Setup
 from study.study_outputs import write_outputs
 from study.study_result import StudyResult
-from viewer.archive_images import fetched
-from viewer.image_store import FINAL, ImageStore, StoredImage, StoredLabel
-from viewer.images import HEAD, labels_of, read_image
+from teaching.archive_images import fetched
+from teaching.image_store import FINAL, ImageStore, StoredImage, StoredLabel
+from teaching.images import HEAD, labels_of, read_image
 
 SOMEBODY = "a person"  # where the viewer does not say who
 CORRECTED = "corrected"  # the folder of the store where results lie

@@ -8,7 +8,7 @@ import numpy as np
 
 from common.refusal import Refusal
 from reading.nifti_head import HeadImage
-from viewer.images import NAMES, is_same_grid
+from teaching.images import NAMES, is_same_grid
 
 MOST_SEGMENTS = 255
 

@@ -6,9 +6,7 @@ import re
 import pydicom
 import pytest
 
-from common.refusal import Failure, Refusal
-from reading.dicom_series import list_files, read_study
-from reading.series_rules import (
+from choosing.series_rules import (
     consider_series,
     get_series_for_inference,
     is_ours,
@@ -16,6 +14,8 @@ from reading.series_rules import (
     rules_sha256,
     without_ours,
 )
+from common.refusal import Failure, Refusal
+from reading.dicom_series import list_files, read_study
 
 
 def _considered(folder, series_uid=None, rules=None):

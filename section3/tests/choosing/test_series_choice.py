@@ -6,12 +6,12 @@ import pytest
 from pydicom import Dataset
 from pydicom.uid import EnhancedMRImageStorage, MRImageStorage
 
+from choosing.acquisition import acquisition_text
+from choosing.series_choice import Choice, choose_series
+from choosing.series_rules import DEFAULT_HEAD_RULES, load_rules
 from common.refusal import Refusal
-from reading.acquisition import acquisition_text
 from reading.dicom_file import Instance
 from reading.dicom_series import Series, Study
-from reading.series_choice import Choice, choose_series
-from reading.series_rules import DEFAULT_HEAD_RULES, load_rules
 
 CROPS, HEADS = load_rules(), load_rules(DEFAULT_HEAD_RULES)
 MPRAGE = {

@@ -20,8 +20,8 @@ from measuring.hippocrop import Localiser, box_around, crop_grid
 from measuring.measure_head import cut
 from measuring.resampling import resampled, to_model_grid
 from reading.nifti_head import HeadImage
-from viewer.image_store import FINAL, ImageStore, StoredImage, StoredLabel
-from viewer.images import CROP, labels_of, read_image
+from teaching.image_store import FINAL, ImageStore, StoredImage, StoredLabel
+from teaching.images import CROP, labels_of, read_image
 
 TABLE = "corrections.csv"
 COLUMNS = ("name", "held_out", "client", "time", "model", "image_sha256", "label_sha256")

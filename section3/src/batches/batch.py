@@ -11,12 +11,12 @@ from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
 
+from batches.engines import Engine, SerialExecutor, failure_of
+from batches.study_worker import StudyTask, study_uids_of, work_on
 from common.refusal import FAILED, REFUSED, SUCCESS, Stop
 from common.structures import SIDES, STRUCTURES, WHOLE
 from common.verdicts import PASS
 from common.whole_files import write_json, write_text
-from node.engines import Engine, SerialExecutor, failure_of
-from node.study_worker import StudyTask, study_uids_of, work_on
 from study.output_folder import write_result
 from study.study_result import StudyResult
 

@@ -16,10 +16,10 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from checks.quality_catalogue import CAUSES, IMAGE_MEASURES, OUTPUT_MEASURES, REVERSED, SIZE_MEASURES, Measure
+from checks.quality_limits import LIMITS_FILE, Limits, Range
+from checks.quality_measures import count_blank_sides, measure_image, measure_output, measure_size, measure_slices
 from common.verdicts import FAIL, PASS, WARN, Check, worst
-from measuring.quality_catalogue import CAUSES, IMAGE_MEASURES, OUTPUT_MEASURES, REVERSED, SIZE_MEASURES, Measure
-from measuring.quality_limits import LIMITS_FILE, Limits, Range
-from measuring.quality_measures import count_blank_sides, measure_image, measure_output, measure_size, measure_slices
 
 HANDED = Measure(
     "handedness",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from choosing.acquisition import acquisition_text
+from choosing.series_rules import Condition, consider_series, get_series_for_inference
 from common.verdicts import SeriesVerdict
-from reading.acquisition import acquisition_text
 from reading.dicom_series import Series, Study
-from reading.series_rules import Condition, consider_series, get_series_for_inference
 
 MOST_HEADS = 3  # series of one study that are tried
 

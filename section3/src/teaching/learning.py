@@ -21,8 +21,8 @@ from pathlib import Path
 
 from common.refusal import Failure, Refusal
 from common.whole_files import write_json
-from viewer.image_store import ImageStore
-from viewer.training_pairs import corrected
+from teaching.image_store import ImageStore
+from teaching.training_pairs import corrected
 
 ROOT = Path(__file__).resolve().parents[3]
 SECTION2 = ROOT / "section2"

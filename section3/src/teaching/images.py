@@ -16,7 +16,7 @@ from common.structures import PARTS, structures_of
 from common.volume import Grid
 from reading.dicom_volume import FIELD_OF_VIEW_LIMIT
 from reading.nifti_head import RAS, SUFFIXES, UNREADABLE, HeadImage, placed, read_head
-from viewer.nrrd_image import read_nrrd, write_nrrd
+from teaching.nrrd_image import read_nrrd, write_nrrd
 
 NRRD = ".nrrd"
 ENDINGS = (*SUFFIXES, NRRD)

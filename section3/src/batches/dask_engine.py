@@ -9,8 +9,8 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any
 
+from batches.engines import Engine
 from common.refusal import Failure
-from node.engines import Engine
 
 CONNECT_TIMEOUT = 10  # seconds
 

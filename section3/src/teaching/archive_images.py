@@ -16,14 +16,14 @@ import numpy as np
 from archive.dicomweb import DicomWebArchive, NotFoundError
 from archive.received import temporary_folder
 from archive.sending import ArchiveError
+from choosing.series_rules import is_ours
 from common.refusal import Failure, Refusal
 from reading.dicom_file import Instance
 from reading.dicom_series import UID_TEXT, Series, Study, read_study
 from reading.dicom_volume import SourceVolume, load_head
-from reading.series_rules import is_ours
-from viewer.corrections import by_names
-from viewer.image_store import FINAL, ImageStore, NoSuchThing, StoredImage
-from viewer.images import as_nifti, kind_of, read_image
+from teaching.corrections import by_names
+from teaching.image_store import FINAL, ImageStore, NoSuchThing, StoredImage
+from teaching.images import as_nifti, kind_of, read_image
 
 if TYPE_CHECKING:
     import highdicom as hd

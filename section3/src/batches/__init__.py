@@ -1,0 +1,1 @@
+"""Many studies at once, and the workers that measure them; imports common, reading and study."""
