@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -253,14 +254,12 @@ def dciodvfy(need_program) -> Callable:
 @pytest.fixture(scope="session")
 def find_port() -> Callable:
     """find_port(): a port of this machine on which nobody listens, another one each time."""
-    given = set()
+    given, draw = set(), random.SystemRandom()  # others draw at the same time
 
     def find() -> int:
         while True:
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                port = probe.getsockname()[1]
-            if port not in given:
+            port = draw.randrange(20000, 32768)  # the system gives higher ones to whoever connects
+            if port not in given and not listens(port):
                 given.add(port)
                 return port
 

@@ -12,9 +12,9 @@ LOCALHOST = "127.0.0.1"
 LIMIT = 600  # seconds: against hanging alone
 
 
-def wait_until(condition: Callable[[], object], told: Callable[[], str] = str) -> object:
-    """What the condition gives at last. told: what to say where it gives nothing."""
-    give_up = time.monotonic() + LIMIT
+def wait_until(condition: Callable[[], object], told: Callable[[], str] = str, limit: float = LIMIT) -> object:
+    """What the condition gives at last. told: what to say where it gives nothing in `limit` seconds."""
+    give_up = time.monotonic() + limit
     while not (found := condition()):
         assert time.monotonic() < give_up, told()
         time.sleep(0.02)

@@ -24,7 +24,8 @@ import numpy as np
 sys.path.insert(0, sys.argv[1])
 from measuring.unet_inference_agent import UNetInferenceAgent
 agent = UNetInferenceAgent(Path(sys.argv[2]), threads=int(sys.argv[3]))
-agent.single_volume_inference(np.zeros((30, 40, 30), np.float32))  # what is loaded once is there
+for _ in range(10):  # what is loaded once is there, in each thread
+    agent.single_volume_inference(np.zeros((64, 64, 64), np.float32))
 volume = np.zeros((512, 512, 512), np.float32)
 addresses = 1024 * int(re.search(r"VmSize:\\s*(\\d+)", Path("/proc/self/status").read_text())[1])
 resource.setrlimit(resource.RLIMIT_AS, (addresses + 64 * 2**20,) * 2)
