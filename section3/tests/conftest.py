@@ -4,7 +4,6 @@ import importlib
 import os
 import random
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator

@@ -24,6 +24,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.database import open_database
+
 DISCOVERED, VALIDATING, LOADING, INFERRING = "discovered", "validating", "loading", "inferring"
 REPORTING, SENDING, DONE, WARNING, FAILED = "reporting", "sending", "done", "warning", "failed"
 STATES = (DISCOVERED, VALIDATING, LOADING, INFERRING, REPORTING, SENDING, DONE, WARNING, FAILED)
@@ -33,7 +35,6 @@ PENDING, STORED, ASIDE = "pending", "stored", "aside"  # of deliveries
 
 Files = dict[str, list[int]]  # size and time by path
 
-BUSY = 60  # seconds to wait for another process to end its transaction
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS machine (boot TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS studies (
@@ -157,10 +158,7 @@ class StudyQueue:
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic, boot: str | None = None):
         self._clock = clock
         try:
-            self._database = sqlite3.connect(path, timeout=BUSY, isolation_level=None)
-            self._database.row_factory = sqlite3.Row
-            self._database.execute("PRAGMA journal_mode = WAL")
-            self._database.execute("PRAGMA synchronous = FULL")  # what is done stays done if the power fails
+            self._database = open_database(path)
             with self._transaction() as now:
                 for statement in SCHEMA.split(";\n"):
                     self._run(statement)

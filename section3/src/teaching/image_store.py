@@ -23,12 +23,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.database import open_database
 from common.refusal import Failure
 from common.whole_files import write_bytes
 
 FINAL, ORIGINAL = "final", "original"  # by a person; by the model
 LEAST_ROOM = 256 << 20  # bytes that stay free on the disk
-BUSY = 30  # seconds to wait for another process
+JUST_ADDED = 30  # seconds for an image to be given its name
 HELD_OUT_SHARE = 5  # one of so many persons is never trained on
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS images (
@@ -109,12 +110,7 @@ class ImageStore:
             for one in (folder, folder / "images", folder / "labels"):
                 one.mkdir(mode=0o700, parents=True, exist_ok=True)
             folder.chmod(0o700)
-            self._database = sqlite3.connect(
-                folder / "store.sqlite", timeout=BUSY, isolation_level=None, check_same_thread=False
-            )
-            self._database.row_factory = sqlite3.Row
-            self._database.execute("PRAGMA journal_mode = WAL")
-            self._database.execute("PRAGMA synchronous = FULL")
+            self._database = open_database(folder / "store.sqlite", check_same_thread=False)
             self._database.executescript(SCHEMA)
 
     def close(self) -> None:
@@ -271,7 +267,7 @@ class ImageStore:
             unkept = self._rows(
                 "SELECT * FROM images WHERE sha256 NOT IN (SELECT image FROM names UNION SELECT image FROM sessions "
                 "UNION SELECT image FROM labels WHERE tag = 'final') AND added <= ?",
-                (now - BUSY,),  # lest one go that is just being given its name
+                (now - JUST_ADDED,),
             )
             for row in unkept:
                 self._run("DELETE FROM labels WHERE image = ?", (row["sha256"],))

@@ -591,7 +591,7 @@ def test_the_program_serves_it_and_stops_it(tmp_path, free_port, open_setup_file
                     assert answer.read() == b"ok\n"
                 break
             except (urllib.error.URLError, ConnectionError):
-                assert running.poll() is None
+                assert running.poll() is None, running.stderr.read()
                 time.sleep(0.1)
         running.send_signal(signal.SIGTERM)
         assert running.wait(60) == 0
