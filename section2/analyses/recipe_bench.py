@@ -58,13 +58,12 @@ ALONE, WITH_MORE = "14 epochs", "8 epochs, unlabelled images too"
 QUICK = SECTION / "out" / "shipped" / "quick"
 
 
-def _jobs(names: list[str], base: dict, out: Path) -> list[tuple[Variant, dict, Path]]:
-    folds = range(1, base["folds"] + 1)
-    return [
-        (Variant(VARIANTS[name]), base | {"only_fold": fold}, folder_of(out, name) / f"fold{fold}")
-        for name in names
-        for fold in folds
-    ]
+def _job(variant: Variant, base: dict, out: Path, name: str, fold: int) -> tuple[Variant, dict, Path]:
+    return variant, base | {"only_fold": fold}, folder_of(out, name) / f"fold{fold}"
+
+
+def _folds(base: dict) -> range:
+    return range(1, base["folds"] + 1)
 
 
 def _train_with_unlabelled(images: Path, base: dict, args: argparse.Namespace) -> None:
@@ -72,12 +71,9 @@ def _train_with_unlabelled(images: Path, base: dict, args: argparse.Namespace) -
     if not nifti_files(images):
         raise DataError(f"no NIfTI files in {images}")
     out = args.out.absolute() / "unlabelled"
-    alone, more = [], []
-    for fold in range(1, base["folds"] + 1):
-        teacher = folder_of(out, ALONE) / f"fold{fold}"
-        alone.append((Variant({"epochs": 14}), base | {"only_fold": fold}, teacher))
-        pupil = Variant(unlabelled=str(images.absolute()), labelled_by=str(teacher))
-        more.append((pupil, base | {"only_fold": fold}, folder_of(out, WITH_MORE) / f"fold{fold}"))
+    alone = [_job(Variant({"epochs": 14}), base, out, ALONE, fold) for fold in _folds(base)]
+    pupils = [Variant(unlabelled=str(images.absolute()), labelled_by=str(teacher)) for _, _, teacher in alone]
+    more = [_job(pupil, base, out, WITH_MORE, fold) for fold, pupil in zip(_folds(base), pupils, strict=True)]
     run_missing(alone, args.data_root, args.workers)
     run_missing(more, args.data_root, args.workers)
     print(report([ALONE, WITH_MORE], base["folds"], out))
@@ -126,14 +122,13 @@ def main(argv: list[str] | None = None, base: dict = BASE) -> int:
             _train_with_unlabelled(args.unlabelled, base, args)
             return
         if args.long:
-            jobs = [
-                (Variant(settings), LONG_BASE | {"only_fold": 1}, folder_of(args.out / "long", name) / "fold1")
-                for name, settings in LONG_VARIANTS.items()
-            ]
+            out = args.out / "long"
+            jobs = [_job(Variant(settings), LONG_BASE, out, name, 1) for name, settings in LONG_VARIANTS.items()]
             run_missing(jobs, args.data_root, args.workers)
-            print(report(list(LONG_VARIANTS), 1, args.out / "long", QUICK))
+            print(report(list(LONG_VARIANTS), 1, out, QUICK))
             return
-        run_missing(_jobs(names, base, args.out), args.data_root, args.workers)
+        jobs = [_job(Variant(VARIANTS[name]), base, args.out, name, fold) for name in names for fold in _folds(base)]
+        run_missing(jobs, args.data_root, args.workers)
         print(report(names, base["folds"], args.out))
 
     return told(work, GOES_ON)

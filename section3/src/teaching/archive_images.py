@@ -101,9 +101,10 @@ def correction_of(path: Path, source: SourceVolume, kind: str) -> np.ndarray | N
 
     segmentation = hd.seg.segread(path)
     uids = {one.text("SOPInstanceUID") for one in source.instances}
-    if not {uid for _, _, uid in segmentation.get_source_image_uids()} <= uids:
+    drawn_on = {uid for _, _, uid in segmentation.get_source_image_uids()}
+    if not drawn_on <= uids:
         return None
-    frames = _masks_by_slice(segmentation, source.instances)
+    frames = _masks_by_slice(segmentation, source.instances, drawn_on)
     names, places = [], np.zeros(frames.shape[:3], np.uint8)
     for number, segment in enumerate(segmentation.segment_numbers):
         name = _our_name(segmentation.get_segment_description(segment).segment_label)
@@ -115,13 +116,15 @@ def correction_of(path: Path, source: SourceVolume, kind: str) -> np.ndarray | N
     return np.ascontiguousarray(turned)
 
 
-def _masks_by_slice(segmentation: hd.seg.Segmentation, slices: Sequence[Instance]) -> np.ndarray:
-    """Masks [slice, row, column, segment], empty where nothing was drawn; a slice is an image, or a frame of one."""
+def _masks_by_slice(segmentation: hd.seg.Segmentation, slices: Sequence[Instance], drawn_on: set[str]) -> np.ndarray:
+    """Masks [slice, row, column, segment], empty where nothing was drawn; a slice is an image, or a frame of one.
+
+    drawn_on: SOP Instance UIDs.
+    """
     options = {"ignore_spatial_locations": True, "assert_missing_frames_are_empty": True}
     uids = [one.text("SOPInstanceUID") for one in slices]
     if slices[0].frame is None:
         return segmentation.get_pixels_by_source_instance(uids, **options)
-    drawn_on = {uid for _, _, uid in segmentation.get_source_image_uids()}
     masks = np.zeros((len(slices), segmentation.Rows, segmentation.Columns, segmentation.number_of_segments), np.uint8)
     for uid in drawn_on:
         places = [place for place, one in enumerate(uids) if one == uid]
