@@ -1,9 +1,10 @@
 """Corrections that viewers sent: as pairs to learn from, as a trained candidate, as the model in use.
 
-    python corrections.py export DIR [--store DIR]      image and label pairs as section 1 leaves them
+    python corrections.py export DIR [--to-train]       image and label pairs as section 1 leaves them
     python corrections.py pull --dicomweb URL           those drawn in OHIF: segmentations in the archive of our images
     python corrections.py send --dicomweb URL           the newest of each into the archive: SEG, SR, page by a person
     python corrections.py train JOB --parent MODEL      what the service starts: a candidate, and how it compares
+    python corrections.py adopt MODEL                   a candidate that was trained elsewhere, and how it compares
     python corrections.py candidates                    all of them, with what the comparison says
     python corrections.py promote JOB                   the candidate becomes the model in use; nothing else does that
     python corrections.py demote                        the model before it comes back
@@ -35,7 +36,7 @@ from study.setup import SetupFiles
 from teaching.archive_images import image_of_series, pull_corrections
 from teaching.correction_results import CORRECTED, send_correction
 from teaching.image_store import ImageStore, NoSuchThing
-from teaching.learning import DONE, EPOCHS, ERROR, SECTION2, WEIGHTS, Learning, finish, training_python
+from teaching.learning import DONE, EPOCHS, ERROR, SECTION2, WEIGHTS, Learning, finish, require_weights, training_python
 from teaching.training_pairs import IMAGES, LABELS, corrected, write_pairs
 
 COMPARISON = "comparison.md"
@@ -45,7 +46,8 @@ WHOLE_DICE = re.compile(r"\|\s*after\s*\|\s*whole\s*\|\s*Dice\s*\|\s*([\d.]+)\s*
 
 
 def export(args: argparse.Namespace) -> int:
-    rows = write_pairs(ImageStore(args.store.absolute()), args.folder, Localiser(DEFAULT_LOCALISER))
+    held_out = False if args.to_train else None
+    rows = write_pairs(ImageStore(args.store.absolute()), args.folder, Localiser(DEFAULT_LOCALISER), held_out)
     print(f"{len(rows)} hippocampi, of which {sum(row['held_out'] for row in rows)} of persons held out: {args.folder}")
     return 0
 
@@ -98,9 +100,7 @@ def train(args: argparse.Namespace) -> int:
 
 def _trained(args: argparse.Namespace, store: ImageStore, job: Path) -> Path:
     """The candidate, trained on the corrections and on what its parent was trained on."""
-    localiser = Localiser(DEFAULT_LOCALISER)
-    write_pairs(store, job / "data", localiser, held_out=False)
-    write_pairs(store, job / "held_out", localiser, held_out=True)
+    write_pairs(store, job / "data", Localiser(DEFAULT_LOCALISER), held_out=False)
     if args.old_data:
         for part in (IMAGES, LABELS):
             for path in sorted((args.old_data / part).glob("*.nii.gz")):
@@ -119,6 +119,7 @@ def _compared(args: argparse.Namespace, store: ImageStore, job: Path, candidate:
         said = f"{len(persons)} of the persons who were corrected are held out, and it takes {LEAST_COMPARED}"
         write_text(job / COMPARISON, f"Not compared: {said}.\n")
         return {}
+    write_pairs(store, job / "held_out", Localiser(DEFAULT_LOCALISER), held_out=True)
     for name, model in (("before", args.parent), ("after", candidate)):
         out = job / name
         _run("src/predict.py", "--model-path", model, "--images", job / "held_out" / IMAGES, "--out", out, "--labels",
@@ -128,6 +129,24 @@ def _compared(args: argparse.Namespace, store: ImageStore, job: Path, candidate:
     write_text(job / COMPARISON, said)
     found = WHOLE_DICE.search(said)
     return {"dice_before": float(found[1]), "dice_after": float(found[2])} if found else {}
+
+
+def adopt(args: argparse.Namespace) -> int:
+    """Its files are copied into the store, so that what is promoted is what was compared."""
+    store, trained = ImageStore(args.store.absolute()), args.model.absolute()
+    identity, learning = UNetInferenceAgent(trained).identity, _learning(args, store)
+    require_weights(trained)
+    job = learning.new_folder()
+    try:
+        candidate = job / "model.onnx"
+        for path, new in zip(_files(candidate), _files(trained), strict=True):
+            write_bytes(path, new.read_bytes())
+        learning.adopt(job, candidate, _compared(args, store, job, candidate))
+    except BaseException:  # Ctrl-C too
+        shutil.rmtree(job)
+        raise
+    print(f"candidate {job.name}: {identity['name']} {identity['version']}; see candidates, promote")
+    return 0
 
 
 def _run(program: str, *arguments: object) -> str:
@@ -208,7 +227,9 @@ def _parser() -> argparse.ArgumentParser:
         one.set_defaults(function=function)
         return one
 
-    command(export, "Write image and label pairs.").add_argument("folder", type=Path, metavar="DIR")
+    one = command(export, "Write image and label pairs.")
+    one.add_argument("folder", type=Path, metavar="DIR")
+    one.add_argument("--to-train", action="store_true", help="without the persons who are held out")
     one = command(pull, "Keep what was drawn in OHIF and stored in the archive.")
     one.add_argument("--dicomweb", type=dicomweb_url, required=True, metavar="URL", help="the archive")
     one.add_argument("--ca-file", type=Path, metavar="FILE", help="certificates to trust instead of the system's")
@@ -222,6 +243,9 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--parent", type=Path, default=DEFAULT_MODEL, metavar="MODEL", help="whose weights are the start")
     one.add_argument("--old-data", type=Path, metavar="DIR", help="pairs to learn from besides")
     one.add_argument("--epochs", type=int, default=EPOCHS, metavar="N")
+    one = command(adopt, "Take in a candidate that was trained elsewhere.")
+    one.add_argument("model", type=Path, metavar="MODEL", help=f"model.onnx of a run, with {WEIGHTS} beside it")
+    one.add_argument("--parent", type=Path, default=DEFAULT_MODEL, metavar="MODEL", help="what it is compared with")
     command(candidates, "List candidates and what the comparisons say.")
     one = command(promote, "Use a candidate from now on.")
     one.add_argument("job", metavar="JOB")
@@ -238,6 +262,8 @@ def main(argv: list[str] | None = None) -> int:
         return args.function(args)
     except (Stop, NoSuchThing) as stop:
         print(stop, file=sys.stderr)
+    except subprocess.CalledProcessError as error:
+        print(Failure("helper-failed", f"{Path(error.cmd[1]).name} failed"), file=sys.stderr)
     except OSError as error:
         print(Failure("cannot-write", f"a file cannot be read or written: {error.strerror}"), file=sys.stderr)
     return 1

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.refusal import Failure, Refusal
-from common.whole_files import write_json
+from common.whole_files import write_json, write_text
 from teaching.image_store import ImageStore
 from teaching.training_pairs import corrected
 
@@ -93,10 +93,7 @@ class Learning:
 
     def _begin(self, request: dict, epochs: int) -> Path:
         """The folder of a job that has begun. Raises FileExistsError, where another took its number; OSError."""
-        self.folder.mkdir(mode=0o700, exist_ok=True)
-        taken = [int(path.name) for path in self.folder.iterdir() if path.name.isdecimal()]
-        job = self.folder / str(1 + max(taken, default=0))
-        job.mkdir(mode=0o700)
+        job = self.new_folder()
         write_json(job / JOB, {"id": job.name, "status": RUNNING, "request": request, "start_ts": _now(), "pid": None})
         with (job / LOG).open("ab") as log:
             process = subprocess.Popen(
@@ -110,6 +107,20 @@ class Learning:
         if told["status"] == RUNNING:
             write_json(job / JOB, {**told, "pid": process.pid})
         return job
+
+    def new_folder(self) -> Path:
+        """Of the next job, which is none before its job.json is written. Raises FileExistsError, as said; OSError."""
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+        taken = [int(path.name) for path in self.folder.iterdir() if path.name.isdecimal()]
+        job = self.folder / str(1 + max(taken, default=0))
+        job.mkdir(mode=0o700)
+        return job
+
+    def adopt(self, job: Path, candidate: Path, found: dict) -> None:
+        """Write down a job that was done elsewhere. Raises OSError."""
+        write_text(job / LOG, "trained elsewhere\n")
+        told = {"id": job.name, "status": DONE, "request": {}, "start_ts": _now(), "end_ts": _now()}
+        write_json(job / JOB, {**told, "candidate": os.fspath(candidate), **found})
 
     def command(self, job: Path) -> list[str]:
         old = ["--old-data", os.fspath(self.old_data)] if self.old_data else []
@@ -128,10 +139,7 @@ class Learning:
     def require_enough(self) -> None:
         """Raises Refusal: too-little-to-learn."""
         training_python()
-        if not self.parent.with_name(WEIGHTS).is_file():
-            raise Refusal(
-                "too-little-to-learn", f"the model has no {WEIGHTS} beside it: name a run's model by --parent"
-            )
+        require_weights(self.parent)
         persons = {image.person for image, _ in corrected(self.store) if not image.is_held_out}
         if len(persons) < LEAST_PERSONS:
             raise Refusal(
@@ -164,6 +172,12 @@ class Learning:
         found = EPOCH.findall((self.folder / latest["id"] / LOG).read_text(errors="replace"))
         epoch, total = map(int, found[-1]) if found else (0, 0)
         return {"epoch": epoch, "total_epochs": total, "best_metric": latest.get("dice_after") or 0.0}
+
+
+def require_weights(model: Path) -> None:
+    """Raises Refusal: too-little-to-learn."""
+    if not model.with_name(WEIGHTS).is_file():
+        raise Refusal("too-little-to-learn", f"{model} has no {WEIGHTS} beside it: name the model of a run")
 
 
 def training_python() -> Path:

@@ -149,6 +149,52 @@ def test_a_candidate_is_kept_where_one_person_alone_could_be_tested_on(tmp_path,
     assert "Not compared: 1 of the persons" in capsys.readouterr().out
 
 
+def test_a_candidate_that_was_trained_elsewhere_is_compared_and_promoted_as_any_other(tmp_path, parent, packed, capsys):
+    store = ImageStore(tmp_path / "store")
+    for seed in range(100, 112):
+        correct(store, packed, seed)
+    persons = {image.person[:12] for image in store.names().values() if image.is_held_out}
+    where = ("--store", str(store.folder))
+    assert corrections.main(["export", str(tmp_path / "out"), "--to-train", *where]) == 0
+    exported = [path.name for path in (tmp_path / "out" / "images").iterdir()]
+    assert len(exported) == 12 - len(persons) and not any(one in name for one in persons for name in exported)
+
+    assert corrections.main(["adopt", str(parent), "--parent", str(parent), *where]) == 0
+    assert "candidate 1: hippovolume" in capsys.readouterr().out
+    jobs = Learning(store, Path(corrections.__file__), parent)
+    task = jobs.latest()
+    assert task["status"] == "DONE" and 0.5 < task["dice_after"] == task["dice_before"]  # the same model
+    assert jobs.running() is None and jobs.progress()["best_metric"] == task["dice_after"]
+    assert corrections.main(["candidates", *where]) == 0 and "whole Dice" in capsys.readouterr().out
+    in_use = tmp_path / "model.onnx"
+    in_use.write_bytes(b"another")
+    assert corrections.main(["promote", "1", "--model-path", str(in_use), *where]) == 0
+    assert in_use.read_bytes() == parent.read_bytes()
+    assert in_use.with_name("best.pt").read_bytes() == parent.with_name("best.pt").read_bytes()
+
+
+def test_what_is_no_candidate_leaves_nothing(tmp_path, parent, packed, monkeypatch, capsys):
+    store = ImageStore(tmp_path / "store")
+    for seed in range(100, 112):
+        correct(store, packed, seed)
+    jobs, where = Learning(store, Path(corrections.__file__), parent), ("--store", str(store.folder))
+    alone, none = tmp_path / "alone.onnx", tmp_path / "none.onnx"
+    alone.write_bytes(parent.read_bytes())
+    none.write_bytes(b"no model")
+    for model, said in ((alone, "has no best.pt"), (none, "[bad-model]"), (tmp_path / "missing", "[bad-model]")):
+        assert corrections.main(["adopt", str(model), *where]) == 1
+        told = capsys.readouterr().err
+        assert said in told and told.count("\n") == 1
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(corrections, "_compared", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        corrections.main(["adopt", str(parent), *where])
+    assert not jobs.jobs() and not list(jobs.folder.iterdir())
+
+
 def test_a_training_can_be_stopped(tmp_path, parent, packed):
     store = ImageStore(tmp_path / "store")
     for seed in range(100, 112):
