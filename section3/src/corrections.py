@@ -134,8 +134,12 @@ def _compared(args: argparse.Namespace, store: ImageStore, job: Path, candidate:
 def adopt(args: argparse.Namespace) -> int:
     """Its files are copied into the store, so that what is promoted is what was compared."""
     store, trained = ImageStore(args.store.absolute()), args.model.absolute()
-    identity, learning = UNetInferenceAgent(trained).identity, _learning(args, store)
+    identity, before = (UNetInferenceAgent(path).identity for path in (trained, args.parent))
     require_weights(trained)
+    if identity["version"] == before["version"] and identity["sha256"] != before["sha256"]:
+        said = f"it calls itself {identity['version']} as the model that it is compared with"
+        raise Refusal("too-little-to-learn", f"{said}: train it with another --version")
+    learning = _learning(args, store)
     job = learning.new_folder()
     try:
         candidate = job / "model.onnx"
@@ -262,6 +266,9 @@ def main(argv: list[str] | None = None) -> int:
         return args.function(args)
     except (Stop, NoSuchThing) as stop:
         print(stop, file=sys.stderr)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     except subprocess.CalledProcessError as error:
         print(Failure("helper-failed", f"{Path(error.cmd[1]).name} failed"), file=sys.stderr)
     except OSError as error:

@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "batches": {"common", "reading", "study"},
     "node": {"common", "reading", "choosing", "study", "batches"},
     "teaching": {"common", "reading", "choosing", "measuring", "archive", "study"},
-    "viewer": {"common", "reading", "measuring", "pages", "archive", "study", "teaching"},
+    "viewer": {"common", "reading", "checks", "measuring", "pages", "archive", "study", "teaching"},
 }
 SHARED = {"options", "clinic_environment"}  # what the programs have in common
 PROGRAMS = {path.stem for path in SOURCE.glob("*.py")} - SHARED

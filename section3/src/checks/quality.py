@@ -125,16 +125,16 @@ def check_of(measure: Measure, value: float, usual: Range) -> Check:
     result = usual.verdict(value)
     if not np.isfinite(value):
         sentence = f"{measure.subject} cannot be measured."
-        return Check(measure.name, None, _in_words(usual.fail, measure.unit), usual.source, result, sentence)
+        return Check(measure.name, None, limits_in_words(usual.fail, measure.unit), usual.source, result, sentence)
     found = f"{measure.subject} is {number_in_words(value)} {measure.unit}".rstrip()
     if result == PASS:
-        return Check(measure.name, value, _in_words(usual.fail, measure.unit), usual.source, PASS, f"{found}.")
+        return Check(measure.name, value, limits_in_words(usual.fail, measure.unit), usual.source, PASS, f"{found}.")
     limit = usual.fail if result == FAIL else usual.warn
     conclusion = measure.too_low if limit[0] is not None and value < limit[0] else measure.too_high
     word = "expected" if result == FAIL else "usual is"
     sentence = f"{conclusion[0].upper()}{conclusion[1:]}: {found[0].lower()}{found[1:]}, {word} "
-    sentence += f"{_in_words(limit, measure.unit)}."
-    return Check(measure.name, value, _in_words(usual.fail, measure.unit), usual.source, result, sentence)
+    sentence += f"{limits_in_words(limit, measure.unit)}."
+    return Check(measure.name, value, limits_in_words(usual.fail, measure.unit), usual.source, result, sentence)
 
 
 def _other_model(limits: Limits) -> Check:
@@ -153,7 +153,8 @@ def number_in_words(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def _in_words(limit: tuple[float | None, float | None], unit: str) -> str:
+def limits_in_words(limit: tuple[float | None, float | None], unit: str = "") -> str:
+    """(low, high) as people read it, None being no limit."""
     low, high = limit
     if low is None and high is None:
         return "none"

@@ -1,2 +1,2 @@
 """The service for viewers: images come, masks go;
-it imports archive, common, measuring, pages, reading, study and teaching."""
+it imports archive, checks, common, measuring, pages, reading, study and teaching."""

@@ -34,7 +34,7 @@ from teaching.image_store import FINAL, ORIGINAL, ImageStore, NoSuchThing, Store
 from teaching.images import NAMES, as_nifti, as_nrrd, ending_of, kind_of, labels_of, read_image
 from teaching.learning import EPOCHS, AlreadyRunning, Learning
 from viewer.access import Gate
-from viewer.drift import draw_drift, drift, told_of
+from viewer.drift import draw_drift, drift, told_of, usual_ranges
 from viewer.segmenting import MODEL_OF, MODELS, Answer, Segmenter
 from viewer.studies import Studies
 
@@ -379,7 +379,8 @@ class _Addresses:
 
     def drift_picture(self, kind: Literal["crop", "head"] = "head") -> Response:
         """The same, drawn."""
-        return Response(draw_drift(drift(self._store, kind), kind), media_type="image/png")
+        usual = usual_ranges(kind, self._segmenter.setup.limits)
+        return Response(draw_drift(drift(self._store, kind), kind, usual), media_type="image/png")
 
 
 def _contents(app: FastAPI) -> str:

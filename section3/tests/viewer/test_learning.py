@@ -181,7 +181,13 @@ def test_what_is_no_candidate_leaves_nothing(tmp_path, parent, packed, monkeypat
     alone, none = tmp_path / "alone.onnx", tmp_path / "none.onnx"
     alone.write_bytes(parent.read_bytes())
     none.write_bytes(b"no model")
-    for model, said in ((alone, "has no best.pt"), (none, "[bad-model]"), (tmp_path / "missing", "[bad-model]")):
+    same = f"it calls itself {UNetInferenceAgent(parent).identity['version']} as"
+    for model, said in (
+        (alone, "has no best.pt"),
+        (none, "[bad-model]"),
+        (tmp_path / "no", "[bad-model]"),
+        (parent, same),
+    ):
         assert corrections.main(["adopt", str(model), *where]) == 1
         told = capsys.readouterr().err
         assert said in told and told.count("\n") == 1
@@ -190,8 +196,7 @@ def test_what_is_no_candidate_leaves_nothing(tmp_path, parent, packed, monkeypat
         raise KeyboardInterrupt
 
     monkeypatch.setattr(corrections, "_compared", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        corrections.main(["adopt", str(parent), *where])
+    assert corrections.main(["adopt", str(parent), "--parent", str(parent), *where]) == 130
     assert not jobs.jobs() and not list(jobs.folder.iterdir())
 
 
