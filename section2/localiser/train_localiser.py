@@ -8,6 +8,7 @@ recipe of the shipped one: an hour on two cores. export_localiser.py makes the f
 
 import argparse
 import csv
+import sys
 import time
 from collections.abc import Iterator
 from itertools import islice
@@ -19,8 +20,11 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, IterableDataset
 
+sys.path.append(str(Path(__file__).resolve().parents[1] / "src"))
+
 from localiser_net import SCALE, LocaliserNet, coarse_mm
 from synthetic_heads import Head, Sample, load_heads, samples
+from unet_experiment import mixed_precision
 
 KEEP_SECONDS = 120
 NEAR = 45.0  # mm: whose votes on the way to a hippocampus matter
@@ -48,7 +52,7 @@ def losses(net: LocaliserNet, batch: tuple[torch.Tensor, ...], mm: torch.Tensor)
     point that a voxel is told to be and of where the whole pose puts it; way near a hippocampus.
     """
     image, brain, pose, hippocampi = batch
-    with torch.autocast("cpu", torch.bfloat16):
+    with mixed_precision(image.device, wanted=True):
         answer, whole = net.with_pose(image)
     answer, whole = answer.float(), whole.float()
     inside = (brain > 0.5).float()
