@@ -140,6 +140,8 @@ def adopt(args: argparse.Namespace) -> int:
         said = f"it calls itself {identity['version']} as the model that it is compared with"
         raise Refusal("too-little-to-learn", f"{said}: train it with another --version")
     learning = _learning(args, store)
+    if learning.running():  # the newest job is the one that viewers ask about and can stop
+        raise Refusal("too-little-to-learn", "a training runs: wait for its end, or stop it")
     job = learning.new_folder()
     try:
         candidate = job / "model.onnx"

@@ -177,7 +177,7 @@ class Learning:
 def require_weights(model: Path) -> None:
     """Raises Refusal: too-little-to-learn."""
     if not model.with_name(WEIGHTS).is_file():
-        raise Refusal("too-little-to-learn", f"{model} has no {WEIGHTS} beside it: name the model of a run")
+        raise Refusal("too-little-to-learn", f"the model has no {WEIGHTS} beside it: name the model of a run")
 
 
 def training_python() -> Path:

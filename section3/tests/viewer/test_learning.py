@@ -200,6 +200,15 @@ def test_what_is_no_candidate_leaves_nothing(tmp_path, parent, packed, monkeypat
     assert not jobs.jobs() and not list(jobs.folder.iterdir())
 
 
+def test_while_a_training_runs_nothing_takes_its_place_as_the_newest(tmp_path, parent, capsys):
+    jobs = Learning(ImageStore(tmp_path / "store"), Path(corrections.__file__), parent)
+    (jobs.folder / "1").mkdir(parents=True)
+    (jobs.folder / "1" / "job.json").write_text(json.dumps({"id": "1", "status": "RUNNING", "pid": None}))
+    options = ("--parent", str(parent), "--store", str(tmp_path / "store"))
+    assert corrections.main(["adopt", str(parent), *options]) == 1
+    assert "a training runs" in capsys.readouterr().err and [job.name for job in jobs.jobs()] == ["1"]
+
+
 def test_a_training_can_be_stopped(tmp_path, parent, packed):
     store = ImageStore(tmp_path / "store")
     for seed in range(100, 112):
@@ -259,8 +268,9 @@ def test_what_is_too_little_is_refused(tmp_path, parent, packed, monkeypatch):
     for epochs in (0, -1, True, "4", 10**9, None):
         with pytest.raises(Refusal, match="epochs"):
             jobs.start({"epochs": epochs})
-    with pytest.raises(Refusal, match=r"best\.pt"):
+    with pytest.raises(Refusal, match=r"best\.pt") as refused:
         Learning(store, jobs.program, tmp_path / "model.onnx").start({})
+    assert str(tmp_path) not in refused.value.reason  # it goes to viewers
     monkeypatch.setattr(learning.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(learning, "ROOT", tmp_path)
     with pytest.raises(Refusal, match="torch"):
