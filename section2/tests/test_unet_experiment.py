@@ -1,5 +1,6 @@
 """Training that is followed, stopped and gone on with."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -72,6 +73,8 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_result(
         capture_output=True,
         text=True,
         timeout=hang_limit,
+        # As many threads as here, where it goes on: with another number sums come out otherwise.
+        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
         # A shell that runs the tests in the background has switched Ctrl-C off for all that it starts.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
